@@ -1,0 +1,1 @@
+"""Live knowledge editing for served LLMs."""

@@ -1,0 +1,89 @@
+"""Frozen settings, one class per room. The only place where a default value is written.
+
+The CLI reads its defaults from here, and vLLM's ``additional_config={"onceedit": {...}}`` is
+parsed into :class:`ServingConfig`. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MapKind = Literal["textual", "calibrated", "eq16", "deepen"]
+Matching = Literal["bytes", "string"]
+Solver = Literal["exact", "adamw"]
+TemplateName = Literal["none", "zsre", "counterfact"]
+
+#: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
+WEIGHT_TOKEN = "[WEIGHT]"
+
+
+def cache_dir() -> Path:
+    """Where models and alignments are kept: ``$ONCEEDIT_CACHE``, else the XDG cache folder."""
+    chosen = os.environ.get("ONCEEDIT_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "onceedit"
+
+
+class Settings(BaseModel):
+    """Immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EditingConfig(Settings):
+    """The editing stage (Eq. 5-7)."""
+
+    template: TemplateName = "none"
+    weight_lambda: float = Field(default=0.8, ge=0.0)
+    learning_rate: float = Field(default=1e-4, gt=0.0)
+    epochs: int = Field(default=8, ge=1)
+    seed: int = 0
+
+
+class AlignmentConfig(Settings):
+    """The relative maps of one pair of models."""
+
+    kind: MapKind = "textual"
+    matching: Matching = "bytes"
+    # `calibrated`: the median probability that an anchor's row gives to the anchor itself.
+    self_mass: float = Field(default=0.9, gt=0.0, lt=1.0)
+
+
+class FusionConfig(Settings):
+    """The zero-initialised search (Eq. 9-10); the numbers are DeePEn's public code's."""
+
+    solver: Solver = "exact"
+    search_steps: int = Field(default=5, ge=1)
+    search_learning_rate: float = Field(default=0.15, gt=0.0)
+
+
+class PlugInConfig(Settings):
+    """What runs the plug-in during decoding."""
+
+    host: Literal["local"] = "local"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    # Longest text the plug-in reads, in its own tokens; None: what its config allows.
+    max_context: int | None = Field(default=None, ge=8)
+
+
+class ServingConfig(Settings):
+    """``additional_config["onceedit"]`` of a vLLM engine."""
+
+    pack: Path
+    alignment: AlignmentConfig = AlignmentConfig()
+    fusion: FusionConfig = FusionConfig()
+    plugin: PlugInConfig = PlugInConfig()
+    # Overrides the gate threshold that the pack was calibrated to.
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    # "llm": a row whose plug-in fails is answered by the LLM alone. "error": its request is refused.
+    on_failure: Literal["llm", "error"] = "llm"
+    # One JSON line per gate decision (prompt hash, alpha, gated), appended; no prompt text.
+    decisions_log: Path | None = None
+    cache_dir: Path = Field(default_factory=cache_dir)

@@ -1,0 +1,23 @@
+"""The errors a user can meet. Every message names the input, what is wrong, and what to do next."""
+
+from __future__ import annotations
+
+
+class OnceEditError(Exception):
+    """Base of every error raised on purpose by this package. The CLI exits with 1 on it."""
+
+
+class BadInputError(OnceEditError, ValueError):
+    """An argument, a file or a request the user gave cannot be used. The CLI exits with 2 on it."""
+
+
+class PackError(OnceEditError):
+    """An EditPack folder is missing, damaged, truncated or of a foreign format."""
+
+
+class ModelError(OnceEditError):
+    """A model cannot be found, fetched, loaded or used as a plug-in or an LLM."""
+
+
+class AlignmentError(OnceEditError):
+    """Two vocabularies cannot be aligned, or a cached alignment does not fit its models."""
