@@ -1,0 +1,340 @@
+"""The EditPack: a folder that holds an edited plug-in and everything needed to serve it.
+
+::
+
+    PACK/
+      pack.json                    the manifest, with sizes and sha256 of all other files
+      edits.jsonl                  the registry of edits
+      report.json                  per edit: learnt or not
+      base_embeddings.safetensors  input embeddings of the unedited plug-in
+      model/                       the edited plug-in and its tokenizer, loadable by transformers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from onceedit_vllm.config import TemplateName
+from onceedit_vllm.editing.records import EditRecord
+from onceedit_vllm.errors import BadInputError, PackError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "pack.json"
+EDITS_FILE = "edits.jsonl"
+REPORT_FILE = "report.json"
+EMBEDDINGS_FILE = "base_embeddings.safetensors"
+MODEL_FOLDER = "model"
+_REQUIRED = (EDITS_FILE, REPORT_FILE, EMBEDDINGS_FILE, f"{MODEL_FOLDER}/config.json")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """A part of the pack's JSON files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PackManifest(Frozen):
+    """`pack.json`.
+
+    Attributes:
+        format_version: Of the folder's layout; others than `FORMAT_VERSION` are refused.
+        base_fingerprint: See :func:`base_fingerprint`.
+        base_model: The name, folder or hub id the plug-in came from, for people.
+        weight_token_id: Id of [WEIGHT] in the edited plug-in's vocabulary.
+        template: What the plug-in reads around a prompt.
+        threshold: Alpha at which the gate opens.
+        threshold_reason: How the threshold was chosen, with the rates it reached.
+        training: The settings and the course of the training.
+        versions: Of the packages that made the pack.
+        sizes: Bytes of every other file, by its path in the pack.
+        files: sha256 of every other file, by its path in the pack.
+    """
+
+    format_version: int
+    base_fingerprint: str
+    base_model: str
+    weight_token_id: int = Field(ge=0)
+    template: TemplateName
+    threshold: float = Field(ge=0.0, le=1.0)
+    threshold_reason: str
+    training: dict[str, Any]
+    versions: dict[str, str]
+    sizes: dict[str, int] = {}
+    files: dict[str, str] = {}
+
+
+class EditOutcome(Frozen):
+    """What became of one edit, measured on the finished plug-in.
+
+    Attributes:
+        id: The edit's.
+        learnt: The prompt and a wording kept out of training give the target, and the gate opens.
+        prompt_probability: Smallest probability of an answer token (EOS included) on the prompt.
+        heldout_probability: The same on a generated wording that was never trained on.
+        prompt_alpha: Alpha on the prompt.
+        heldout_alpha: Alpha on the held-out wording.
+    """
+
+    id: str
+    learnt: bool
+    prompt_probability: float
+    heldout_probability: float
+    prompt_alpha: float
+    heldout_alpha: float
+
+
+class PackReport(Frozen):
+    """`report.json`: the outcomes in the order of the edits."""
+
+    edits: tuple[EditOutcome, ...]
+
+    @property
+    def num_learnt(self) -> int:
+        """How many edits were learnt."""
+        return sum(outcome.learnt for outcome in self.edits)
+
+
+@dataclass(frozen=True)
+class EditPack:
+    """An opened pack. Make one with :func:`onceedit_vllm.edit`, open one with :meth:`load`."""
+
+    root: Path
+    manifest: PackManifest
+    edits: tuple[EditRecord, ...]
+    report: PackReport
+
+    @property
+    def model_dir(self) -> Path:
+        """The edited plug-in and its tokenizer, for transformers' `from_pretrained`."""
+        return self.root / MODEL_FOLDER
+
+    def base_embeddings(self) -> Tensor:
+        """Input embeddings of the unedited plug-in, (V, d) in the dtype they were saved in."""
+        from safetensors.torch import load_file
+
+        return load_file(self.root / EMBEDDINGS_FILE)["embeddings"]
+
+    @classmethod
+    def load(cls, path: str | Path, *, verify: bool = True) -> EditPack:
+        """Open a pack after checking it.
+
+        Args:
+            path: The folder.
+            verify: Compare every file's sha256 (reads the whole pack). Without it only the
+                presence and the sizes of the files are checked.
+
+        Raises:
+            PackError: It is missing, damaged, truncated, or of another format; the message says
+                which file and why.
+        """
+        root = Path(path).expanduser()
+        manifest = _load_manifest(root)
+        _check_files(root, manifest, verify=verify)
+        edits = tuple(
+            _parse(EditRecord, line, root / EDITS_FILE)
+            for line in _read_text(root / EDITS_FILE).split("\n")
+            if line.strip()
+        )
+        report = _parse(PackReport, _read_text(root / REPORT_FILE), root / REPORT_FILE)
+        return cls(root=root, manifest=manifest, edits=edits, report=report)
+
+    @classmethod
+    def write(
+        cls,
+        out: str | Path,
+        *,
+        manifest: PackManifest,
+        edits: Sequence[EditRecord],
+        report: PackReport,
+        base_embeddings: Tensor,
+        save_model: Callable[[Path], None],
+        overwrite: bool = False,
+    ) -> EditPack:
+        """Write a pack beside `out` and move it there in one step.
+
+        Args:
+            out: The folder to be. Its parent is made when missing.
+            manifest: Without `sizes` and `files`; they are filled in here.
+            edits: The registry.
+            report: One outcome for each edit.
+            base_embeddings: (V, d), of the unedited plug-in.
+            save_model: Writes the plug-in and its tokenizer into the folder it is given.
+            overwrite: Replace an existing pack.
+
+        Raises:
+            BadInputError: `out` is taken.
+        """
+        from safetensors.torch import save_file
+
+        root = Path(out).expanduser()
+        check_out(root, overwrite=overwrite)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with _staging_folder(root) as folder:
+            (folder / MODEL_FOLDER).mkdir()
+            save_model(folder / MODEL_FOLDER)
+            save_file({"embeddings": base_embeddings.contiguous()}, folder / EMBEDDINGS_FILE)
+            lines = [record.model_dump_json(exclude_defaults=True) for record in edits]
+            (folder / EDITS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (folder / REPORT_FILE).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            stamped = manifest.model_copy(update=_stamp_files(folder))
+            (folder / MANIFEST_FILE).write_text(stamped.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            _sync_tree(folder)
+            _move_into_place(folder, root)
+        return cls(root=root, manifest=stamped, edits=tuple(edits), report=report)
+
+
+def base_fingerprint(vocabulary: Mapping[str, int], embeddings: Tensor) -> str:
+    """Identify a plug-in before its edits: sha256 over its vocabulary and its input embeddings.
+
+    Args:
+        vocabulary: Token to id, without [WEIGHT].
+        embeddings: (V, d), any dtype; the bytes count, not the values.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    ordered = sorted(vocabulary.items(), key=lambda item: (item[1], item[0]))
+    digest.update(json.dumps(ordered, ensure_ascii=True).encode())
+    digest.update(f"{tuple(embeddings.shape)} {embeddings.dtype}".encode())
+    rows = embeddings.detach().cpu().contiguous().view(torch.uint8)
+    digest.update(rows.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_out(root: Path, *, overwrite: bool) -> None:
+    """Refuse a place that is taken.
+
+    Raises:
+        BadInputError: Something is there and may not be replaced, or is not a pack.
+    """
+    if not root.exists() and not root.is_symlink():
+        return
+    if root.is_dir() and not any(root.iterdir()):
+        return
+    if not overwrite:
+        raise BadInputError(f"{root} exists; choose another place or allow overwriting it")
+    if not (root / MANIFEST_FILE).is_file():
+        raise BadInputError(f"{root} exists and is not an EditPack, so it stays; choose another place")
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _load_manifest(root: Path) -> PackManifest:
+    if not root.is_dir():
+        raise PackError(f"{root}: there is no such folder; make a pack with `onceedit edit`")
+    file = root / MANIFEST_FILE
+    if not file.is_file():
+        raise PackError(f"{root}: not an EditPack (no {MANIFEST_FILE} in it); give the folder that has one")
+    try:
+        version = json.loads(_read_text(file)).get("format_version")
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise PackError(f"{file}: not a JSON object ({error}); the pack is damaged, make it again") from error
+    if version != FORMAT_VERSION:
+        raise PackError(
+            f"{file}: format version {version!r}, this package reads {FORMAT_VERSION}; "
+            "use the version of onceedit-vllm that made the pack, or make the pack again"
+        )
+    return _parse(PackManifest, _read_text(file), file)
+
+
+def _check_files(root: Path, manifest: PackManifest, *, verify: bool) -> None:
+    missing = [name for name in _REQUIRED if name not in manifest.files]
+    if missing:
+        raise PackError(f"{root / MANIFEST_FILE}: does not list {', '.join(missing)}; make the pack again")
+    for name, digest in manifest.files.items():
+        file = root / name
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise PackError(f"{root / MANIFEST_FILE}: {name!r} points outside the pack; do not use this pack")
+        if not file.is_file():
+            raise PackError(f"{file}: missing; the pack is incomplete, copy or make it again")
+        size = file.stat().st_size
+        if size != manifest.sizes.get(name, size):
+            raise PackError(
+                f"{file}: {size} bytes instead of {manifest.sizes[name]}; "
+                "the file is truncated or was changed, copy or make the pack again"
+            )
+        if verify and _sha256(file) != digest:
+            raise PackError(f"{file}: sha256 differs from the manifest's; it was changed, make the pack again")
+
+
+def _parse(kind: type[Model], text: str, file: Path) -> Model:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise PackError(f"{file}: {where}: {first['msg']}; the pack is damaged, make it again") from error
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PackError(f"{file}: cannot be read ({error}); the pack is damaged, make it again") from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def _staging_folder(root: Path) -> Iterator[Path]:
+    folder = root.parent / f".{root.name}.{os.getpid()}.tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stamp_files(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return {
+        "sizes": {name: path.stat().st_size for name, path in names.items()},
+        "files": {name: _sha256(path) for name, path in names.items()},
+    }
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _move_into_place(folder: Path, root: Path) -> None:
+    """Rename; an old pack steps aside first, because a folder cannot be replaced in one call."""
+    old = root.parent / f".{root.name}.{os.getpid()}.old"
+    if root.exists():
+        root.rename(old)
+    try:
+        folder.rename(root)
+    except OSError:
+        if old.exists():
+            old.rename(root)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
