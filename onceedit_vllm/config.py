@@ -82,8 +82,6 @@ class ServingConfig(Settings):
     plugin: PlugInConfig = PlugInConfig()
     # Overrides the gate threshold that the pack was calibrated to.
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    # "llm": a row whose plug-in fails is answered by the LLM alone. "error": its request is refused.
-    on_failure: Literal["llm", "error"] = "llm"
     # One JSON line per gate decision (prompt hash, alpha, gated), appended; no prompt text.
     decisions_log: Path | None = None
     cache_dir: Path = Field(default_factory=cache_dir)

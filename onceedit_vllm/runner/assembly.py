@@ -1,0 +1,113 @@
+"""Builds a :class:`~onceedit_vllm.runner.step.FusionStep` for one engine, checking everything first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from onceedit_vllm.config import ServingConfig
+from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.runner.gate import Gate
+from onceedit_vllm.runner.step import FusionStep
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+logger = logging.getLogger("onceedit_vllm.runner")
+
+_EXAMPLE = 'LLM(..., additional_config={"onceedit": {"pack": "PACK_FOLDER"}})'
+
+
+def serving_config(additional_config: object) -> ServingConfig:
+    """Read ``additional_config["onceedit"]``.
+
+    Raises:
+        BadInputError: It is missing, has unknown keys or values of a wrong type.
+    """
+    from pydantic import ValidationError
+
+    ours: Any = additional_config.get("onceedit") if isinstance(additional_config, Mapping) else None
+    if ours is None:
+        raise BadInputError(f"OnceEditLogitsProcessor is not configured: pass {_EXAMPLE}.")
+    try:
+        return ServingConfig.model_validate(ours)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'onceedit'}: {e['msg']}" for e in error.errors())
+        raise BadInputError(f'additional_config["onceedit"]: {wrong}. Expected e.g. {_EXAMPLE}.') from error
+
+
+_attached: WeakValueDictionary[int, VllmConfig] = WeakValueDictionary()
+
+
+def refuse_second(vllm_config: VllmConfig) -> None:
+    """Refuse a second processor in one engine: it would fuse twice.
+
+    Raises:
+        BadInputError: This engine has one already.
+    """
+    if _attached.get(id(vllm_config)) is vllm_config:
+        raise BadInputError(
+            "OnceEditLogitsProcessor is listed twice for this engine (by class, by name, or by an entry "
+            "point): list it once in logits_processors."
+        )
+    _attached[id(vllm_config)] = vllm_config
+
+
+def refuse_unsupported(vllm_config: VllmConfig) -> None:
+    """Refuse engine settings under which answers would be wrong, at start-up.
+
+    Raises:
+        BadInputError: Speculative decoding, or more than one worker.
+    """
+    parallel = vllm_config.parallel_config
+    if vllm_config.speculative_config is not None:
+        raise BadInputError(
+            "OnceEditLogitsProcessor does not work with speculative decoding yet: start the engine without "
+            "speculative_config."
+        )
+    if parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1:
+        raise BadInputError(
+            "OnceEditLogitsProcessor runs its plug-in inside one worker: start the engine with "
+            f"tensor_parallel_size=1 (got {parallel.tensor_parallel_size}) and pipeline_parallel_size=1 "
+            f"(got {parallel.pipeline_parallel_size})."
+        )
+
+
+def build_step(vllm_config: VllmConfig) -> FusionStep:
+    """Load the pack, align it with the engine's LLM (cached), and start the plug-in.
+
+    Raises:
+        OnceEditError: Anything is missing, damaged or does not fit; the engine does not start.
+    """
+    from transformers import AutoTokenizer
+
+    from onceedit_vllm.alignment.align import align
+    from onceedit_vllm.alignment.surface import Surface
+    from onceedit_vllm.editing.templates import TEMPLATES
+    from onceedit_vllm.fusion.fuser import Fuser
+    from onceedit_vllm.pack import EditPack
+    from onceedit_vllm.plugin.local import LocalHost
+    from onceedit_vllm.plugin.textsync import TextSync
+
+    config = serving_config(vllm_config.additional_config)
+    refuse_second(vllm_config)
+    refuse_unsupported(vllm_config)
+    pack = EditPack.load(config.pack)
+    alignment = align(pack, vllm_config.model_config.model, config=config.alignment, cache=config.cache_dir)
+    host = LocalHost(pack.model_dir, pack.manifest.weight_token_id, config.plugin)
+    template = TEMPLATES[pack.manifest.template]
+    textsync = TextSync(
+        AutoTokenizer.from_pretrained(str(pack.model_dir)),
+        Surface.of(AutoTokenizer.from_pretrained(str(vllm_config.model_config.tokenizer))),
+        prefix=template.prefix,
+        suffix=template.suffix,
+        max_context=host.max_context,
+    )
+    threshold = pack.manifest.threshold if config.threshold is None else config.threshold
+    logger.info(
+        "onceedit: pack %s (%d edits), gate threshold %.3f, %d anchors, kind %s",
+        pack.root, len(pack.edits), threshold, alignment.report.num_anchors, alignment.report.kind,
+    )  # fmt: skip
+    return FusionStep(host, textsync, Fuser(alignment, config.fusion), Gate(threshold, config.decisions_log))

@@ -1,0 +1,70 @@
+"""The decision taken on alpha, once per prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+logger = logging.getLogger("onceedit_vllm.runner")
+
+_MEMORY = 65536
+
+
+def prompt_key(prompt_ids: Sequence[int]) -> str:
+    """A short stable name of a prompt: no text can be read back from it."""
+    return hashlib.sha256(array("q", prompt_ids).tobytes()).hexdigest()[:32]
+
+
+class Gate:
+    """Compares alpha with the threshold, remembers it per prompt, and keeps the decisions log.
+
+    Remembering matters twice: a preempted request resumes with the very same decision, and the n
+    samples of one prompt cost one look.
+    """
+
+    def __init__(self, threshold: float, decisions_log: Path | None = None) -> None:
+        self.threshold = threshold
+        self._log = decisions_log
+        self._alphas: OrderedDict[str, float] = OrderedDict()
+
+    def is_open(self, alpha: float) -> bool:
+        """True when the edits take part. A weight of 0 never opens the gate."""
+        return alpha >= self.threshold and alpha > 0.0
+
+    def recall(self, key: str) -> float | None:
+        """The alpha decided for this prompt before, if it is still remembered."""
+        if key in self._alphas:
+            self._alphas.move_to_end(key)
+        return self._alphas.get(key)
+
+    def remember(self, key: str, weight_logit: float) -> float:
+        """Turn a [WEIGHT] logit into alpha = sigmoid(logit) and keep it. NaN counts as 0."""
+        alpha = 0.0 if math.isnan(weight_logit) else _sigmoid(weight_logit)
+        self._alphas[key] = alpha
+        if len(self._alphas) > _MEMORY:
+            self._alphas.popitem(last=False)
+        return alpha
+
+    def record(self, key: str, alpha: float, gated: bool) -> None:
+        """Append one decision to the log. A log that cannot be written is dropped, said once."""
+        if self._log is None:
+            return
+        line = json.dumps({"prompt": key, "alpha": alpha, "gated": gated})
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            logger.warning(
+                "decisions_log %s cannot be written (%s); no more decisions are logged", self._log, error
+            )
+            self._log = None
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))

@@ -1,0 +1,181 @@
+"""Answers from an offline vLLM engine, with and without the edits. What the CLI and the demo call."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onceedit_vllm.config import ServingConfig
+from onceedit_vllm.errors import ModelError
+from onceedit_vllm.runner.gate import prompt_key
+
+if TYPE_CHECKING:
+    from vllm import LLM, RequestOutput, SamplingParams
+
+PROCESSOR = "onceedit_vllm:OnceEditLogitsProcessor"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        prompt: What was asked.
+        text: The answer of the LLM with the edits.
+        token_ids: The answer in LLM tokens, up to and with its end-of-sequence token.
+        alpha: The plug-in's weight for this prompt.
+        gated: True when the edits took part (alpha reached the gate's threshold).
+        plain_text: The answer of the LLM without the edits, None unless compared.
+        plain_token_ids: The same in tokens.
+    """
+
+    prompt: str
+    text: str
+    token_ids: list[int]
+    alpha: float
+    gated: bool
+    plain_text: str | None = None
+    plain_token_ids: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    text: str
+    token_ids: list[int]
+    key: str
+
+
+def generate(
+    pack: str | Path,
+    llm: str | Path,
+    prompts: Sequence[str],
+    *,
+    compare: bool = False,
+    max_tokens: int = 32,
+    temperature: float = 0.0,
+    seed: int | None = None,
+    config: ServingConfig | None = None,
+    **engine_args: Any,
+) -> list[Generation]:
+    """Answer prompts with an LLM that knows the pack's edits.
+
+    Every answer runs to ``max_tokens`` inside the engine and is cut at its end-of-sequence token
+    afterwards, so that edited and plain runs see the same batch shapes: bf16 kernels round
+    differently at other batch sizes, and "unchanged" could not be told from "rounded".
+
+    Args:
+        pack: An EditPack folder. Ignored where ``config`` is given.
+        llm: The served model: a known name, a folder or a hub id.
+        prompts: Texts to continue, as they are (no chat template).
+        compare: Also ask the LLM without the processor, in an engine of its own.
+        max_tokens: Longest answer, in LLM tokens.
+        temperature: 0 is greedy.
+        seed: Makes sampling repeatable; the same in both runs.
+        config: Settings of the processor beyond the pack.
+        **engine_args: Passed to ``vllm.LLM``.
+
+    Raises:
+        OnceEditError: The pack, the model or an option cannot be used.
+    """
+    from vllm import SamplingParams
+
+    from onceedit_vllm.models import resolve_model
+    from onceedit_vllm.pack import EditPack
+
+    config = config or ServingConfig(pack=Path(pack))
+    EditPack.load(config.pack)
+    folder = resolve_model(str(llm))
+    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed, ignore_eos=True)
+    plain = _run(folder, prompts, params, {}, engine_args) if compare else [None] * len(prompts)
+    with tempfile.TemporaryDirectory(prefix="onceedit-") as scratch:
+        log = Path(scratch) / "decisions.jsonl"
+        logged = config.model_copy(update={"decisions_log": log})
+        edited = _run(folder, prompts, params, _processor_args(logged), engine_args)
+        decisions = _read_decisions(log)
+    return [
+        Generation(prompt, answer.text, answer.token_ids, *_decision(decisions, answer), *_plain_fields(before))
+        for prompt, answer, before in zip(prompts, edited, plain, strict=True)
+    ]
+
+
+def _decision(decisions: dict[str, tuple[float, bool]], answer: _Answer) -> tuple[float, bool]:
+    if answer.key not in decisions:
+        raise ModelError(
+            "The plug-in failed before the gate could decide on every prompt; the engine's log above says why."
+        )
+    return decisions[answer.key]
+
+
+def _plain_fields(answer: _Answer | None) -> tuple[str | None, list[int] | None]:
+    return (None, None) if answer is None else (answer.text, answer.token_ids)
+
+
+def _processor_args(config: ServingConfig) -> dict[str, Any]:
+    # Absolute, because the engine's process may stand elsewhere; JSON, because vLLM hashes it.
+    absolute = config.model_copy(update={"pack": config.pack.expanduser().resolve()})
+    return {
+        "logits_processors": [PROCESSOR],
+        "additional_config": {"onceedit": absolute.model_dump(mode="json")},
+    }
+
+
+def _read_decisions(log: Path) -> dict[str, tuple[float, bool]]:
+    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines()) if log.exists() else []
+    return {line["prompt"]: (float(line["alpha"]), bool(line["gated"])) for line in lines}
+
+
+def _run(
+    folder: Path,
+    prompts: Sequence[str],
+    params: SamplingParams,
+    processor_args: dict[str, Any],
+    engine_args: Any,
+) -> list[_Answer]:
+    engine = create_llm(folder, **processor_args, **engine_args)
+    try:
+        outputs = engine.generate(list(prompts), params, use_tqdm=False)
+        stop_ids = _stop_ids(engine)
+        return [_cut(engine, output, stop_ids) for output in outputs]
+    finally:
+        close_llm(engine)
+
+
+def create_llm(folder: Path, **engine_args: Any) -> LLM:
+    """A vLLM engine with settings that start fast and fit a small machine; all can be overridden."""
+    from vllm import LLM
+
+    defaults: dict[str, Any] = {
+        "dtype": "bfloat16",
+        "enforce_eager": True,
+        "max_model_len": 2048,
+        "max_num_seqs": 64,
+        "disable_log_stats": True,
+    }
+    return LLM(model=str(folder), **{**defaults, **engine_args})
+
+
+def close_llm(engine: LLM) -> None:
+    """Stop an engine's processes now, so that the next one finds the memory free."""
+    # `LLM` has no public close: its engine-core client does the work.
+    engine.llm_engine.engine_core.shutdown()
+    gc.collect()
+
+
+def _stop_ids(engine: LLM) -> set[int]:
+    """The tokens at which this LLM's answers end: the tokenizer's and the generation config's."""
+    ids = {engine.get_tokenizer().eos_token_id}
+    configured = engine.llm_engine.model_config.try_get_generation_config().get("eos_token_id")
+    ids.update(configured if isinstance(configured, list) else [configured])
+    return {int(i) for i in ids if i is not None}
+
+
+def _cut(engine: LLM, output: RequestOutput, stop_ids: set[int]) -> _Answer:
+    ids = list(output.outputs[0].token_ids)
+    end = next((n + 1 for n, token in enumerate(ids) if token in stop_ids), len(ids))
+    text = engine.get_tokenizer().decode(ids[:end], skip_special_tokens=True)
+    return _Answer(text, ids[:end], prompt_key(output.prompt_token_ids or ()))

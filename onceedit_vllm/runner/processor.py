@@ -1,0 +1,78 @@
+"""The one public class: a custom logits processor for both of vLLM's model runners."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vllm.v1.sample.logits_processor import LogitsProcessor as V1LogitsProcessor
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as V2LogitsProcessor
+
+from onceedit_vllm.runner.options import parse_request_options
+
+if TYPE_CHECKING:
+    import torch
+    from vllm import SamplingParams
+    from vllm.config import VllmConfig
+    from vllm.v1.sample.logits_processor import BatchUpdate
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext
+
+    from onceedit_vllm.runner.v1 import V1Adapter
+    from onceedit_vllm.runner.v2 import V2Adapter
+
+
+class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
+    """Lets a served LLM answer with the edits of a pack.
+
+    Pass the class, or ``"onceedit_vllm:OnceEditLogitsProcessor"``, to vLLM::
+
+        LLM(model, logits_processors=[OnceEditLogitsProcessor],
+            additional_config={"onceedit": {"pack": "PACK_FOLDER"}})
+
+    Both runners construct it: V1 as ``(vllm_config, device, is_pin_memory)``, V2 as
+    ``(vllm_config, req_states)``; the number of arguments tells them apart.
+
+    Raises:
+        OnceEditError: The configuration, the pack, the models or the engine's settings do not
+            fit. The engine does not start.
+    """
+
+    def __init__(self, vllm_config: VllmConfig, *runner_args: Any) -> None:
+        from onceedit_vllm.runner.assembly import build_step
+        from onceedit_vllm.runner.v1 import V1Adapter
+        from onceedit_vllm.runner.v2 import V2Adapter
+
+        step = build_step(vllm_config)
+        self._v1: V1Adapter | None = None
+        self._v2: V2Adapter | None = None
+        if len(runner_args) == 1:
+            self._v2 = V2Adapter(step, runner_args[0])
+        else:
+            self._v1 = V1Adapter(step)
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Refuse bad ``extra_args`` at admission (HTTP 400).
+
+        Raises:
+            BadInputError: See :func:`~onceedit_vllm.runner.options.parse_request_options`.
+        """
+        parse_request_options(sampling_params.extra_args)
+
+    def is_argmax_invariant(self) -> bool:
+        """V1: False, the edits change the greedy token."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """V1: requests came, went or moved."""
+        if self._v1 is not None:
+            self._v1.update_state(batch_update)
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """V2: a request enters a slot. False when it is left to the LLM for good."""
+        return self._v2 is not None and self._v2.add_request(req_idx, sampling_params)
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
+        """Fuse in place. V1 passes the logits alone, V2 the step's layout too."""
+        if ctx is not None and self._v2 is not None:
+            return self._v2.apply(logits, ctx)
+        return logits if self._v1 is None else self._v1.apply(logits)

@@ -1,0 +1,159 @@
+"""One decoding step over the rows of a batch, the same for both runners.
+
+Nothing here raises: off the output rank an exception hangs the engine, on it the engine dies. A row
+whose plug-in fails is left to the LLM, counted, and said once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from onceedit_vllm.runner.gate import Gate, prompt_key
+from onceedit_vllm.runner.row import Row
+
+if TYPE_CHECKING:
+    from onceedit_vllm.fusion.fuser import Fuser
+    from onceedit_vllm.plugin.host import PlugInHost
+    from onceedit_vllm.plugin.textsync import TextSync
+
+logger = logging.getLogger("onceedit_vllm.runner")
+
+IndexedRow = tuple[int, Row]
+
+
+class FusionStep:
+    """Gate, plug-in step, fusion.
+
+    Args:
+        host: Runs the plug-in.
+        textsync: Translates LLM tokens to plug-in tokens.
+        fuser: Fuses the two distributions and searches.
+        gate: Decides which prompts the edits take part in.
+    """
+
+    def __init__(self, host: PlugInHost, textsync: TextSync, fuser: Fuser, gate: Gate) -> None:
+        self._host = host
+        self._textsync = textsync
+        self._fuser = fuser
+        self._gate = gate
+        self.counts: Counter[str] = Counter()
+
+    def close(self, row: Row) -> None:
+        """Forget a request: finished, aborted, preempted, or its slot taken by another."""
+        slot, row.slot = row.slot, None
+        if slot is None:
+            return
+        try:
+            self._host.close(slot)
+        except Exception as error:
+            self._report("closing a plug-in slot", error)
+
+    def run(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
+        """Replace, in place, the logits of the rows whose gate is open. Never raises.
+
+        Args:
+            logits: (num_rows, V_l) float32; untouched rows keep their very bits.
+            rows: (row index in ``logits``, request), each request at most once.
+        """
+        try:
+            self._decide([row for _, row in rows if row.alpha is None and not row.failed])
+            speaking = [(i, row) for i, row in rows if row.gated and not row.failed and self._may_speak(row)]
+            self._read([row for _, row in speaking])
+            self._fuse(logits, [(i, row) for i, row in speaking if row.log_probs is not None])
+        except Exception as error:
+            self._give_up([row for _, row in rows if row.gated or row.alpha is None], error)
+
+    def _decide(self, rows: Sequence[Row]) -> None:
+        """Take the gate's decision for requests seen for the first time."""
+        undecided = [row for row in rows if not self._decide_without_plugin(row)]
+        # The n samples of one prompt share one look at it.
+        self._read(list({row.key: row for row in reversed(undecided)}.values()))
+        for row in undecided:
+            alpha = self._gate.recall(row.key)
+            if alpha is not None:
+                self._settle(row, alpha, self._gate.is_open(alpha))
+
+    def _decide_without_plugin(self, row: Row) -> bool:
+        """True when alpha is forced by the request, remembered, or the prompt holds no text."""
+        row.key = prompt_key(row.prompt_ids)
+        text = self._textsync.start(row.prompt_ids)
+        row.queue_prompt(text)
+        if row.options.alpha is not None:
+            self._settle(row, row.options.alpha, row.options.alpha > 0.0)
+            return True
+        alpha = self._gate.recall(row.key) if text.ids else 0.0
+        if alpha is None:
+            return False
+        self._settle(row, alpha, self._gate.is_open(alpha))
+        return True
+
+    def _settle(self, row: Row, alpha: float, gated: bool) -> None:
+        row.alpha, row.gated = alpha, gated
+        self.counts["gated" if gated else "bypassed"] += 1
+        self._gate.record(row.key, alpha, gated)
+        if not gated:
+            self.close(row)
+            row.text = row.log_probs = None
+
+    def _may_speak(self, row: Row) -> bool:
+        """True when the plug-in can say something about this row's next token."""
+        ready = row.sync_outputs()
+        if row.text is not None and row.text.ended:
+            self.close(row)
+        return ready
+
+    def _read(self, rows: Sequence[Row]) -> None:
+        """Let the plug-in read what each row has pending; its last words stay on the row."""
+        for row in rows:
+            if row.slot is None:
+                row.slot = self._host.open()
+        stepping = [(row, step) for row in rows if (step := row.take_step()) is not None]
+        if not stepping:
+            return
+        output = self._host.collect(self._host.submit([step for _, step in stepping]))
+        for i, (row, _) in enumerate(stepping):
+            row.log_probs = output.log_probs[i]
+            if row.alpha is None:
+                self._gate.remember(row.key, float(output.weight_logits[i]))
+
+    def _fuse(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
+        if not rows:
+            return
+        # A logit bias belongs to the answer, not to the LLM's opinion: off before fusion, on after.
+        self._shift_biases(logits, rows, -1.0)
+        try:
+            counts = self._fuser.fuse_rows_inplace(
+                logits,
+                torch.tensor([i for i, _ in rows], device=logits.device),
+                torch.stack([row.log_probs for _, row in rows if row.log_probs is not None]).to(
+                    logits.device
+                ),
+                torch.tensor([row.alpha or 0.0 for _, row in rows], device=logits.device),
+                torch.tensor([row.want_search for _, row in rows], device=logits.device),
+            )
+            self.counts.update(counts._asdict())
+        finally:
+            self._shift_biases(logits, rows, 1.0)
+
+    @staticmethod
+    def _shift_biases(logits: torch.Tensor, rows: Sequence[IndexedRow], sign: float) -> None:
+        for i, row in rows:
+            if row.logit_bias:
+                ids = torch.tensor(list(row.logit_bias), device=logits.device)
+                logits[i, ids] += sign * torch.tensor(list(row.logit_bias.values()), device=logits.device)
+
+    def _give_up(self, rows: Sequence[Row], error: Exception) -> None:
+        self._report("a plug-in step", error)
+        for row in rows:
+            row.failed = True
+            self.close(row)
+
+    def _report(self, what: str, error: Exception) -> None:
+        self.counts["failures"] += 1
+        if self.counts["failures"] == 1:
+            logger.warning("onceedit: %s failed; the LLM answers these requests alone", what, exc_info=error)

@@ -1,0 +1,70 @@
+"""vLLM's V1 runner: row i of the logits is request i of the persistent batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from onceedit_vllm.runner.params import row_of
+from onceedit_vllm.runner.row import Row
+from onceedit_vllm.runner.step import FusionStep
+
+if TYPE_CHECKING:
+    from vllm.v1.sample.logits_processor import BatchUpdate
+
+# V1 writes -1 where the sampled token is still on the device (asynchronous scheduling).
+_UNKNOWN_TOKEN = -1
+
+
+class V1Adapter:
+    """Follows the persistent batch through :class:`BatchUpdate` and feeds output tokens to the rows."""
+
+    def __init__(self, step: FusionStep) -> None:
+        self._step = step
+        # Batch index -> (request, vLLM's own growing list of its output tokens).
+        self._batch: dict[int, tuple[Row, list[int]]] = {}
+
+    def update_state(self, update: BatchUpdate | None) -> None:
+        """Apply removals, additions and moves, in the order that vLLM promises."""
+        if update is None:
+            return
+        for index in update.removed:
+            self._drop(index)
+        for index, params, prompt_ids, output_ids in update.added:
+            # An addition may land on a live index without a removal.
+            self._drop(index)
+            row = None if prompt_ids is None else row_of(params, prompt_ids)
+            if row is not None:
+                self._batch[index] = (row, output_ids)
+        for source, target, direction in update.moved:
+            self._move(source, target, swap=direction.name == "SWAP")
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Fuse the rows whose history is fully known."""
+        rows = []
+        for index, (row, output_ids) in self._batch.items():
+            new_ids = output_ids[len(row.output_ids) :]
+            if _UNKNOWN_TOKEN in new_ids:
+                self._step.counts["unknown_tokens"] += 1
+                continue
+            row.output_ids.extend(new_ids)
+            rows.append((index, row))
+        self._step.run(logits, rows)
+        return logits
+
+    def _drop(self, index: int) -> None:
+        entry = self._batch.pop(index, None)
+        if entry is not None:
+            self._step.close(entry[0])
+
+    def _move(self, source: int, target: int, *, swap: bool) -> None:
+        moved, displaced = self._batch.pop(source, None), self._batch.pop(target, None)
+        if moved is not None:
+            self._batch[target] = moved
+        if displaced is None:
+            return
+        if swap:
+            self._batch[source] = displaced
+        else:
+            self._step.close(displaced[0])

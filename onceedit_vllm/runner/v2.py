@@ -1,0 +1,68 @@
+"""vLLM's V2 runner: a row belongs to a request slot, and tokens live on the device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from onceedit_vllm.runner.params import is_sampler_warmup, row_of
+from onceedit_vllm.runner.row import Row
+from onceedit_vllm.runner.step import FusionStep, IndexedRow
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
+
+
+class V2Adapter:
+    """Keeps one request per slot and reads new tokens from vLLM's device-side history."""
+
+    def __init__(self, step: FusionStep, req_states: LogitsProcRequestState) -> None:
+        self._step = step
+        self._states = req_states
+        self._slots: dict[int, Row] = {}
+
+    def add_request(self, slot: int, params: SamplingParams) -> bool:
+        """Start a request in a slot; whatever was there before is over.
+
+        vLLM sends made-up requests while it warms up: they never meet the plug-in.
+        """
+        previous = self._slots.pop(slot, None)
+        if previous is not None:
+            self._step.close(previous)
+        # The prompt is staged but not on the device yet; it is read at the first `apply`.
+        row = None if is_sampler_warmup(params) else row_of(params, ())
+        if row is not None:
+            self._slots[slot] = row
+        return row is not None
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
+        """Fuse the rows of finished prefills; rows in the middle of a prompt are skipped."""
+        rows: list[IndexedRow] = []
+        ends: list[int] = []
+        for index, slot in enumerate(ctx.idx_mapping_np.tolist()):
+            row = self._slots.get(slot)
+            end = int(ctx.seq_lens_upper_bound_np[index])
+            if row is not None and end >= int(self._states.prefill_len.np[slot]):
+                rows.append((index, row))
+                ends.append(end)
+        if rows:
+            slots = [int(ctx.idx_mapping_np[index]) for index, _ in rows]
+            self._feed(slots, [row for _, row in rows], ends)
+            self._step.run(logits, rows)
+        return logits
+
+    def _feed(self, slots: list[int], rows: list[Row], ends: list[int]) -> None:
+        """Copy the tokens each row has not seen to the host, all rows in one transfer."""
+        starts = [len(row.prompt_ids) + len(row.output_ids) for row in rows]
+        history = self._states.all_token_ids.gpu
+        spans = [history[slot, start:end] for slot, start, end in zip(slots, starts, ends, strict=True)]
+        flat = torch.cat(spans).tolist()
+        for slot, row, span in zip(slots, rows, spans, strict=True):
+            new_ids, flat = flat[: len(span)], flat[len(span) :]
+            if not row.prompt_ids:
+                # `prompt_len`, not `prefill_len`: a resumed request is refilled with its outputs too.
+                prompt_len = int(self._states.prompt_len.np[slot])
+                row.prompt_ids, new_ids = new_ids[:prompt_len], new_ids[prompt_len:]
+            row.output_ids.extend(new_ids)

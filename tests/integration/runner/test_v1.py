@@ -1,0 +1,145 @@
+"""The V1 adapter against vLLM's own batch updates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onceedit_vllm.runner.gate import Gate
+from onceedit_vllm.runner.step import FusionStep
+from onceedit_vllm.runner.v1 import V1Adapter
+from tests.unit.runner.fakes import EDITED, VOCAB, FakeFuser, FakeHost, FakeSync
+
+pytestmark = pytest.mark.integration
+
+vllm = pytest.importorskip("vllm", reason="vLLM is not installed")
+
+
+@pytest.fixture
+def host():
+    return FakeHost()
+
+
+@pytest.fixture
+def adapter(host):
+    return V1Adapter(FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5)))
+
+
+def batch_update(*, removed=(), added=(), moved=()):
+    from vllm.v1.sample.logits_processor import BatchUpdate
+
+    return BatchUpdate(batch_size=8, removed=removed, added=added, moved=moved)
+
+
+def greedy(**kwargs):
+    return vllm.SamplingParams(temperature=0.0, **kwargs)
+
+
+def applied(adapter, num_rows=4):
+    logits = torch.zeros(num_rows, VOCAB)
+    return adapter.apply(logits)
+
+
+def test_rows_follow_their_requests(adapter):
+    outputs = [[], []]
+    adapter.update_state(
+        batch_update(added=[(0, greedy(), [1], outputs[0]), (1, greedy(), [EDITED], outputs[1])])
+    )
+    logits = applied(adapter)
+    assert not logits[[0, 2, 3]].any()
+    assert int(logits[1].argmax()) == EDITED + 1
+    # vLLM appends to the very list it handed over.
+    outputs[1].append(4)
+    assert int(applied(adapter)[1].argmax()) == 5
+
+
+def test_moves_and_swaps(adapter):
+    from vllm.v1.sample.logits_processor import MoveDirectionality
+
+    adapter.update_state(batch_update(added=[(0, greedy(), [EDITED, 2], []), (3, greedy(), [EDITED, 5], [])]))
+    adapter.update_state(batch_update(moved=[(3, 1, MoveDirectionality.UNIDIRECTIONAL)]))
+    adapter.update_state(batch_update(moved=[(0, 1, MoveDirectionality.SWAP)]))
+    assert applied(adapter).argmax(-1).tolist() == [6, 3, 0, 0]
+
+
+def test_an_addition_replaces_a_live_row_and_a_removal_frees_its_slot(adapter, host):
+    adapter.update_state(batch_update(added=[(0, greedy(), [EDITED, 2], [])]))
+    applied(adapter)
+    adapter.update_state(batch_update(added=[(0, greedy(), [EDITED, 5], [])]))
+    assert int(applied(adapter)[0].argmax()) == 6
+    assert len(host.texts) == 1
+    adapter.update_state(batch_update(removed=[0]))
+    assert not applied(adapter).any()
+    assert host.texts == {}
+
+
+def test_a_request_with_edits_off_or_without_token_ids_is_not_tracked(adapter, host):
+    off = greedy(extra_args={"onceedit": False})
+    adapter.update_state(batch_update(added=[(0, off, [EDITED], []), (1, greedy(), None, [])]))
+    assert not applied(adapter).any()
+    assert host.num_steps == 0
+
+
+def test_a_token_still_on_the_device_is_waited_for(adapter):
+    output = []
+    adapter.update_state(batch_update(added=[(0, greedy(), [EDITED], output)]))
+    applied(adapter)
+    output.append(-1)
+    assert not applied(adapter).any()
+    output[0] = 4
+    assert int(applied(adapter)[0].argmax()) == 5
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "search"),
+    [
+        ({"temperature": 0.0}, True),
+        ({"temperature": 0.7}, False),
+        ({"temperature": 0.0, "logprobs": 3}, False),
+        ({"temperature": 0.0, "repetition_penalty": 1.2}, False),
+        ({"temperature": 0.0, "presence_penalty": 0.2}, False),
+        ({"temperature": 0.0, "frequency_penalty": 0.2}, False),
+        ({"temperature": 0.0, "logit_bias": {3: 1.0}}, False),
+    ],
+)
+def test_who_gets_the_search_and_who_the_distribution(adapter, kwargs, search):
+    adapter.update_state(batch_update(added=[(0, vllm.SamplingParams(**kwargs), [EDITED], [])]))
+    applied(adapter)
+    assert adapter._step._fuser.calls[-1][2] == [search]
+
+
+operations = st.lists(
+    st.tuples(st.sampled_from(["add", "remove", "swap", "generate"]), st.integers(0, 3), st.integers(0, 3)),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(operations)
+def test_any_history_ends_like_a_fresh_start(history):
+    """State is a pure function of (prompt, outputs): replaying only the last state gives the same logits."""
+    from vllm.v1.sample.logits_processor import MoveDirectionality
+
+    live = V1Adapter(FusionStep(FakeHost(), FakeSync(), FakeFuser(), Gate(0.5)))
+    batch: dict[int, tuple[list[int], list[int]]] = {}
+    for number, (operation, i, j) in enumerate(history):
+        update = None
+        if operation == "add":
+            batch[i] = ([EDITED if number % 2 else 1, number % VOCAB], [])
+            update = batch_update(added=[(i, greedy(), *batch[i])])
+        elif operation == "remove" and i in batch:
+            del batch[i]
+            update = batch_update(removed=[i])
+        elif operation == "swap" and i in batch and j in batch and i != j:
+            batch[i], batch[j] = batch[j], batch[i]
+            update = batch_update(moved=[(i, j, MoveDirectionality.SWAP)])
+        live.update_state(update)
+        applied(live)
+        if operation == "generate":
+            for _, output in batch.values():
+                output.append((number % (VOCAB - 2)) + 1)
+    fresh = V1Adapter(FusionStep(FakeHost(), FakeSync(), FakeFuser(), Gate(0.5)))
+    fresh.update_state(batch_update(added=[(i, greedy(), p, list(o)) for i, (p, o) in batch.items()]))
+    assert torch.equal(applied(live), applied(fresh))

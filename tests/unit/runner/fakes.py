@@ -1,0 +1,105 @@
+"""A plug-in, a synchroniser and a fuser that say exactly what a test wants to hear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from onceedit_vllm.errors import ModelError
+from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
+
+VOCAB = 12
+#: Prompts that hold this token are inside the scope of the edits.
+EDITED = 7
+#: An LLM token that ends the answer.
+EOS = 0
+
+
+class FakeHost:
+    """Reads tokens like a real host and votes for (last token + 1); [WEIGHT] fires on EDITED."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, list[int]] = {}
+        self.num_steps = 0
+        self.fails = False
+        self._results: dict[int, PlugInOutput] = {}
+        self._next_slot = 0
+
+    def open(self) -> int:
+        self._next_slot += 1
+        self.texts[self._next_slot] = []
+        return self._next_slot
+
+    def close(self, slot: int) -> None:
+        del self.texts[slot]
+
+    def submit(self, steps: Sequence[PlugInStep]) -> int:
+        self.num_steps += 1
+        log_probs = torch.full((len(steps), VOCAB), float("-inf"))
+        weights = torch.empty(len(steps))
+        for i, step in enumerate(steps):
+            text = self.texts[step.slot]
+            del text[len(text) - step.rollback :]
+            text.extend(step.token_ids)
+            log_probs[i, (text[-1] + 1) % VOCAB] = 0.0
+            weights[i] = 5.0 if EDITED in text else -5.0
+        self._results[self.num_steps] = PlugInOutput(log_probs, weights)
+        return self.num_steps
+
+    def collect(self, ticket: int) -> PlugInOutput:
+        if self.fails:
+            raise ModelError("the plug-in is gone")
+        return self._results.pop(ticket)
+
+    def shutdown(self) -> None:
+        self.texts.clear()
+
+
+class FakeUpdate(NamedTuple):
+    rollback: int
+    new_ids: tuple[int, ...]
+
+
+class FakeText:
+    """LLM tokens are plug-in tokens here; token 11 is half a character."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+        self.ready = True
+        self.ended = False
+
+    def extend(self, llm_ids: Sequence[int]) -> FakeUpdate:
+        self.ended = self.ended or EOS in llm_ids
+        self.ready = llm_ids[-1] != 11
+        self.ids.extend(llm_ids)
+        return FakeUpdate(0, tuple(llm_ids))
+
+
+class FakeSync:
+    def start(self, prompt_ids: Sequence[int]) -> FakeText:
+        return FakeText(prompt_ids)
+
+
+class FakeCounts(NamedTuple):
+    fused: int
+
+
+class FakeFuser:
+    """Writes the plug-in's log-probabilities over the rows; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[int], list[float], list[bool]]] = []
+
+    def fuse_rows_inplace(
+        self,
+        logits: torch.Tensor,
+        rows: torch.Tensor,
+        plugin_log_probs: torch.Tensor,
+        alpha: torch.Tensor,
+        want_search: torch.Tensor,
+    ) -> FakeCounts:
+        self.calls.append((rows.tolist(), alpha.tolist(), want_search.tolist()))
+        logits[rows] = plugin_log_probs.clamp(min=-50.0)
+        return FakeCounts(len(rows))

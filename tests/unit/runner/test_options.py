@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.runner.options import RequestOptions, parse_request_options
+
+
+@pytest.mark.parametrize(
+    ("extra_args", "expected"),
+    [
+        (None, RequestOptions()),
+        ({}, RequestOptions()),
+        ({"someone_elses": 3}, RequestOptions()),
+        ({"onceedit": True}, RequestOptions()),
+        ({"onceedit": 0}, RequestOptions(enabled=False)),
+        ({"onceedit": "off"}, RequestOptions(enabled=False)),
+        ({"onceedit": {"enabled": False}}, RequestOptions(enabled=False)),
+        ({"onceedit": {"alpha": 1}}, RequestOptions(alpha=1.0)),
+        ({"onceedit": 1, "onceedit_alpha": 0.25}, RequestOptions(alpha=0.25)),
+        ({"onceedit_alpha": 0.0}, RequestOptions(alpha=0.0)),
+    ],
+)
+def test_accepted(extra_args, expected):
+    assert parse_request_options(extra_args) == expected
+
+
+@pytest.mark.parametrize(
+    ("extra_args", "names"),
+    [
+        ({"onceedit": "maybe"}, "maybe"),
+        ({"onceedit": 2}, "2"),
+        ({"onceedit": None, "onceedit_alpha": "high"}, "high"),
+        ({"onceedit": {"alpha": 1.5}}, "1.5"),
+        ({"onceedit": {"alpha": -0.1}}, "-0.1"),
+        ({"onceedit": {"alpha": math.nan}}, "nan"),
+        ({"onceedit": {"alpha": True}}, "True"),
+        ({"onceedit": {"alhpa": 1.0}}, "alhpa"),
+        ({"onceedit_weight": 1.0}, "weight"),
+        ({"onceedits": 1}, "onceedits"),
+        ({"onceedit": [1]}, r"\[1\]"),
+    ],
+)
+def test_refused_naming_the_input_and_the_remedy(extra_args, names):
+    with pytest.raises(BadInputError, match=names) as refusal:
+        parse_request_options(extra_args)
+    assert "Use {" in str(refusal.value)

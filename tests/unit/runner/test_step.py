@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from onceedit_vllm.runner.gate import Gate
+from onceedit_vllm.runner.options import RequestOptions
+from onceedit_vllm.runner.row import Row
+from onceedit_vllm.runner.step import FusionStep
+from tests.unit.runner.fakes import EDITED, EOS, VOCAB, FakeFuser, FakeHost, FakeSync
+
+
+@pytest.fixture
+def host():
+    return FakeHost()
+
+
+@pytest.fixture
+def step(host):
+    return FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5))
+
+
+def some_logits(num_rows=4):
+    return torch.randn(num_rows, VOCAB, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_row_below_the_gate_keeps_its_bits_and_its_slot_is_freed(step, host):
+    logits = some_logits()
+    before = logits.clone()
+    row = Row(prompt_ids=[1, 2, 3])
+    step.run(logits, [(2, row)])
+    assert torch.equal(logits, before)
+    assert row.gated is False
+    assert row.alpha == pytest.approx(0.0067, abs=1e-3)
+    assert host.texts == {}
+
+
+def test_a_bypassed_row_is_never_stepped_again(step, host):
+    row = Row(prompt_ids=[1, 2, 3])
+    for token in (4, 5, 6):
+        step.run(some_logits(), [(0, row)])
+        row.output_ids.append(token)
+    assert host.num_steps == 1
+
+
+def test_only_the_gated_rows_of_a_mixed_batch_change(step):
+    logits = some_logits()
+    before = logits.clone()
+    rows = [(0, Row(prompt_ids=[1])), (1, Row(prompt_ids=[EDITED])), (3, Row(prompt_ids=[2]))]
+    step.run(logits, rows)
+    assert torch.equal(logits[[0, 2, 3]], before[[0, 2, 3]])
+    assert int(logits[1].argmax()) == EDITED + 1
+
+
+def test_the_plugin_follows_the_generated_text(step):
+    row = Row(prompt_ids=[EDITED])
+    for token in (3, 5, 2):
+        logits = some_logits(1)
+        step.run(logits, [(0, row)])
+        assert int(logits[0].argmax()) == ([EDITED, *row.output_ids][-1] + 1) % VOCAB
+        row.output_ids.append(token)
+
+
+def test_a_resumed_request_ends_where_an_uninterrupted_one_does(step, host):
+    whole = Row(prompt_ids=[EDITED])
+    for token in (3, 5):
+        step.run(some_logits(1), [(0, whole)])
+        whole.output_ids.append(token)
+    first, second = some_logits(1), some_logits(1)
+    step.run(first, [(0, whole)])
+    step.close(whole)
+    resumed = Row(prompt_ids=[EDITED], output_ids=[3, 5])
+    step.run(second, [(0, resumed)])
+    assert torch.equal(first, second)
+    assert (resumed.alpha, resumed.gated) == (whole.alpha, whole.gated)
+    assert list(host.texts.values()) == [[EDITED, 3, 5]]
+
+
+def test_the_samples_of_one_prompt_share_one_look_and_all_are_fused(step, host):
+    logits = some_logits()
+    rows = [(i, Row(prompt_ids=[EDITED, 2])) for i in range(3)]
+    step.run(logits, rows)
+    assert logits[:3].argmax(-1).tolist() == [3, 3, 3]
+    assert {row.alpha for _, row in rows} == {rows[0][1].alpha}
+    assert host.num_steps == 2
+
+
+def test_forced_alpha_skips_the_gate(step):
+    logits = some_logits()
+    before = logits.clone()
+    on = Row(prompt_ids=[1], options=RequestOptions(alpha=0.25))
+    off = Row(prompt_ids=[EDITED], options=RequestOptions(alpha=0.0))
+    step.run(logits, [(0, on), (1, off)])
+    assert (on.gated, off.gated) == (True, False)
+    assert step._fuser.calls == [([0], [0.25], [True])]
+    assert torch.equal(logits[1], before[1])
+
+
+def test_half_a_character_is_left_to_the_llm_and_read_later(step, host):
+    row = Row(prompt_ids=[EDITED])
+    step.run(some_logits(1), [(0, row)])
+    row.output_ids.append(11)
+    logits = some_logits(1)
+    before = logits.clone()
+    step.run(logits, [(0, row)])
+    assert torch.equal(logits, before)
+    row.output_ids.append(4)
+    step.run(logits, [(0, row)])
+    assert int(logits[0].argmax()) == 5
+    assert list(host.texts.values()) == [[EDITED, 11, 4]]
+
+
+def test_after_its_end_a_row_belongs_to_the_llm(step, host):
+    row = Row(prompt_ids=[EDITED])
+    step.run(some_logits(1), [(0, row)])
+    for token in (EOS, 4):
+        row.output_ids.append(token)
+        logits = some_logits(1)
+        before = logits.clone()
+        step.run(logits, [(0, row)])
+        assert torch.equal(logits, before)
+    assert host.texts == {}
+
+
+def test_a_bias_is_put_on_the_fused_row(step):
+    row = Row(prompt_ids=[EDITED], logit_bias={2: 60.0})
+    logits = some_logits(1)
+    step.run(logits, [(0, row)])
+    assert logits[0, 2] == pytest.approx(10.0)
+    assert int(logits[0].argmax()) == 2
+
+
+def test_an_empty_text_is_bypassed_without_the_plugin(step, host):
+    row = Row(prompt_ids=[])
+    step.run(some_logits(1), [(0, row)])
+    assert (row.alpha, row.gated, host.num_steps) == (0.0, False, 0)
+
+
+def test_a_failing_plugin_raises_nothing_and_leaves_rows_to_the_llm(step, host, caplog):
+    rows = [(0, Row(prompt_ids=[EDITED])), (1, Row(prompt_ids=[EDITED, 1]))]
+    step.run(some_logits(), rows)
+    host.fails = True
+    for _, row in rows:
+        row.output_ids.append(3)
+    logits = some_logits()
+    before = logits.clone()
+    step.run(logits, rows)
+    step.run(logits, rows)
+    assert torch.equal(logits, before)
+    assert host.texts == {}
+    assert step.counts["failures"] == 1
+    assert sum("answers these requests alone" in r.message for r in caplog.records) == 1
+
+
+def test_requests_after_a_failure_are_served_again(step, host):
+    host.fails = True
+    step.run(some_logits(1), [(0, Row(prompt_ids=[EDITED]))])
+    host.fails = False
+    logits = some_logits(1)
+    step.run(logits, [(0, Row(prompt_ids=[EDITED]))])
+    assert int(logits[0].argmax()) == EDITED + 1
