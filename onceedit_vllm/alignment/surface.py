@@ -88,9 +88,8 @@ class Surface:
         """The token of a byte string: a proper token before a ``<0xNN>`` one, then the lowest id."""
         ids: dict[bytes, int] = {}
         for index, text in enumerate(self.token_bytes):
-            if text and (
-                text not in ids or (ids[text] in self.fallback_ids and index not in self.fallback_ids)
-            ):
+            is_fallback = index in self.fallback_ids
+            if text and (text not in ids or (ids[text] in self.fallback_ids and not is_fallback)):
                 ids[text] = index
         return ids
 
