@@ -67,7 +67,10 @@ def find_anchors(
         left, right = _by_bytes(plugin_tokenizer), _by_bytes(llm_tokenizer)
         pairs = {left[text]: right[text] for text in left.keys() & right.keys()}
     if not pairs:
-        raise AlignmentError("the two vocabularies share no token, so nothing can be fused; check both folders")
+        raise AlignmentError(
+            "the two vocabularies share no token, so nothing can be fused; check that both folders hold "
+            "the tokenizers you mean"
+        )
     if pair_eos:
         _pair_by_role(pairs, _eos_id(plugin_tokenizer), _eos_id(llm_tokenizer))
     ordered = sorted(pairs.items())
