@@ -98,7 +98,9 @@ def generate(
         edited = _run(folder, prompts, params, _processor_args(logged), engine_args)
         decisions = _read_decisions(log)
     return [
-        Generation(prompt, answer.text, answer.token_ids, *_decision(decisions, answer), *_plain_fields(before))
+        Generation(
+            prompt, answer.text, answer.token_ids, *_decision(decisions, answer), *_plain_fields(before)
+        )
         for prompt, answer, before in zip(prompts, edited, plain, strict=True)
     ]
 
@@ -106,7 +108,8 @@ def generate(
 def _decision(decisions: dict[str, tuple[float, bool]], answer: _Answer) -> tuple[float, bool]:
     if answer.key not in decisions:
         raise ModelError(
-            "The plug-in failed before the gate could decide on every prompt; the engine's log above says why."
+            "The plug-in failed before the gate could decide on every prompt: run again with "
+            "VLLM_LOGGING_LEVEL=INFO and read the engine's log for the reason."
         )
     return decisions[answer.key]
 
@@ -148,6 +151,7 @@ def _run(
 def create_llm(folder: Path, **engine_args: Any) -> LLM:
     """A vLLM engine with settings that start fast and fit a small machine; all can be overridden."""
     from vllm import LLM
+    from vllm.platforms import current_platform
 
     defaults: dict[str, Any] = {
         "dtype": "bfloat16",
@@ -156,6 +160,9 @@ def create_llm(folder: Path, **engine_args: Any) -> LLM:
         "max_num_seqs": 64,
         "disable_log_stats": True,
     }
+    if current_platform.is_cpu():
+        # vLLM's own default on a CPU takes a large share of the machine's memory.
+        defaults["kv_cache_memory_bytes"] = 1 << 30
     return LLM(model=str(folder), **{**defaults, **engine_args})
 
 

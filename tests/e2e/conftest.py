@@ -1,0 +1,93 @@
+"""Toy models with a real edit, and one plain and one edited engine per runner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.engine import Engine
+
+pytest.importorskip("vllm", reason="vLLM is not installed")
+
+#: Prompt -> target. The toy plug-in is trained on these by the real editing stage.
+EDITS = {
+    "The capital of Norland is": "Tarsk",
+    "The head of Velcorp is": "Ada Quill",
+    "The colour of the new flag is": "green",
+}
+OUTSIDE = [
+    "Water boils at",
+    "My favourite song is",
+    "def main(argv):",
+    "Once upon a time there was",
+    "12 + 30 =",
+]
+PROCESSOR = "onceedit_vllm:OnceEditLogitsProcessor"
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="session")
+def llm_dir(work: Path) -> Path:
+    """The served toy LLM: byte-level BPE."""
+    from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer
+
+    return save_toy_model(work / "llm", tokenizer=toy_bpe_tokenizer(), kind="llama", seed=1)
+
+
+@pytest.fixture(scope="session")
+def pack_dir(work: Path) -> Path:
+    """A pack made by the real editing stage from a toy plug-in with another kind of tokenizer."""
+    from onceedit_vllm import EditingConfig, edit
+    from onceedit_vllm.testing import save_toy_model, toy_sentencepiece_tokenizer
+
+    plugin = save_toy_model(work / "plugin", tokenizer=toy_sentencepiece_tokenizer(), kind="llama", seed=2)
+    facts = work / "facts.jsonl"
+    lines = [{"id": f"e{i}", "prompt": p, "target": t} for i, (p, t) in enumerate(EDITS.items())]
+    facts.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    config = EditingConfig(learning_rate=3e-3, epochs=40)
+    return edit(plugin, facts, work / "pack", config=config, progress=False).root
+
+
+@pytest.fixture(scope="session", params=["v1", "v2"])
+def runner(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def tight_args(llm_dir: Path) -> dict[str, Any]:
+    """float32, so that results do not depend on batch shapes; small chunks; room for few requests."""
+    return {
+        "model": str(llm_dir),
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 256,
+        "max_num_seqs": 8,
+        "max_num_batched_tokens": 64,
+        "enable_chunked_prefill": True,
+        "block_size": 16,
+        "num_gpu_blocks_override": 40,
+        "disable_log_stats": False,
+    }
+
+
+@pytest.fixture(scope="session")
+def plain(runner: str, tight_args: dict[str, Any]) -> Iterator[Engine]:
+    with Engine(runner, **tight_args) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def edited(runner: str, tight_args: dict[str, Any], pack_dir: Path, work: Path) -> Iterator[Engine]:
+    ours = {"pack": str(pack_dir), "cache_dir": str(work / "cache")}
+    with Engine(
+        runner, **tight_args, logits_processors=[PROCESSOR], additional_config={"onceedit": ours}
+    ) as engine:
+        yield engine

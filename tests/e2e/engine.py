@@ -1,0 +1,111 @@
+"""Starts an engine child on either runner and talks to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+class EngineError(Exception):
+    """The engine did not start, or a call failed; the message is the engine's own."""
+
+
+def runner_environment(runner: str) -> dict[str, str]:
+    """The environment under which vLLM takes the V1 or the V2 runner on a CPU."""
+    env = dict(os.environ, VLLM_CPU_KVCACHE_SPACE="1", VLLM_LOGGING_LEVEL="INFO", HF_HUB_OFFLINE="1")
+    env.pop("VLLM_USE_V2_MODEL_RUNNER", None)
+    if runner == "v2":
+        paths = [str(HERE / "v2_on_cpu"), env.get("PYTHONPATH", "")]
+        env.update(
+            PYTHONPATH=os.pathsep.join(filter(None, paths)),
+            TRITON_INTERPRET="1",
+            VLLM_USE_V2_MODEL_RUNNER="1",
+        )
+    return env
+
+
+class Engine:
+    """One engine process. Use as a context manager."""
+
+    def __init__(self, runner: str, **engine_args: Any) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- lives as long as the engine
+        read_end, write_end = os.pipe()
+        self._child = subprocess.Popen(
+            [sys.executable, str(HERE / "engine_child.py"), str(write_end)],
+            stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT,
+            pass_fds=[write_end], env=runner_environment(runner), text=True,
+        )  # fmt: skip
+        os.close(write_end)
+        self._replies = os.fdopen(read_end)
+        try:
+            self.runner = self._call(engine_args)["runner"]
+        except EngineError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def generate(
+        self, prompts: list[Any], params: dict[str, Any] | list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Answers, one dict a prompt; ``params`` for all prompts or one each."""
+        return self._outputs({"call": "generate", "prompts": prompts, "params": _each(params, prompts)})
+
+    def abort(
+        self, prompts: list[str], params: dict[str, Any], *, which: int, after_steps: int
+    ) -> list[dict]:
+        """Answers with one request aborted in flight."""
+        call = {"call": "abort", "which": which, "after_steps": after_steps}
+        return self._outputs({**call, "prompts": prompts, "params": _each(params, prompts)})
+
+    def metric(self, name: str) -> float:
+        """The value of one of vLLM's own counters."""
+        return self._outputs({"call": "metric", "name": name})
+
+    def log(self) -> str:
+        """Everything the engine's processes printed so far."""
+        self._log.flush()
+        self._log.seek(0)
+        return self._log.read()
+
+    def close(self) -> None:
+        """End the process; twice is harmless."""
+        if self._child.stdin and not self._child.stdin.closed:
+            self._child.stdin.close()
+        try:
+            self._child.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._replies.close()
+        self._log.close()
+
+    def _outputs(self, call: dict[str, Any]) -> Any:
+        return self._call(call)["outputs"]
+
+    def _call(self, message: dict[str, Any]) -> dict[str, Any]:
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps(message) + "\n")
+        self._child.stdin.flush()
+        line = self._replies.readline()
+        if not line:
+            raise EngineError("the engine process died:\n" + self.log()[-6000:])
+        reply = json.loads(line)
+        if "error" in reply:
+            raise EngineError(reply["error"] + "\n" + self.log()[-6000:])
+        return reply
+
+
+def _each(params: dict[str, Any] | list[dict[str, Any]], prompts: list[Any]) -> list[dict[str, Any]]:
+    return params if isinstance(params, list) else [params] * len(prompts)

@@ -1,0 +1,179 @@
+"""The processor inside real vLLM engines, the same tests on both model runners."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import EDITS, OUTSIDE
+from tests.e2e.engine import Engine, EngineError
+
+pytestmark = pytest.mark.e2e
+
+GREEDY = {"temperature": 0.0, "max_tokens": 12}
+FIXED = {**GREEDY, "ignore_eos": True}
+PROMPT, TARGET = next(iter(EDITS.items()))
+
+
+def texts(outputs: list[dict[str, Any]]) -> list[str]:
+    return [output["samples"][0]["text"].strip() for output in outputs]
+
+
+def token_ids(outputs: list[dict[str, Any]]) -> list[list[int]]:
+    return [output["samples"][0]["token_ids"] for output in outputs]
+
+
+def test_the_runner_is_the_one_under_test(edited: Engine, runner: str):
+    assert edited.runner == runner
+
+
+def test_edited_prompts_get_their_targets_and_stop(edited: Engine, plain: Engine):
+    outputs = edited.generate(list(EDITS), GREEDY)
+    assert texts(outputs) == list(EDITS.values())
+    assert {output["samples"][0]["finish_reason"] for output in outputs} == {"stop"}
+    assert not set(texts(plain.generate(list(EDITS), GREEDY))) & set(EDITS.values())
+
+
+def test_prompts_below_the_gate_are_token_and_logprob_identical_in_a_mixed_batch(
+    edited: Engine, plain: Engine
+):
+    prompts = [p for pair in zip(OUTSIDE, EDITS, strict=False) for p in pair] + OUTSIDE[len(EDITS) :]
+    params = {**FIXED, "logprobs": 3}
+    with_edits, without = edited.generate(prompts, params), plain.generate(prompts, params)
+    for prompt, ours, theirs in zip(prompts, with_edits, without, strict=True):
+        same = ours["samples"][0] == theirs["samples"][0]
+        assert same == (prompt in OUTSIDE), prompt
+
+
+def test_edits_off_for_a_request(edited: Engine, plain: Engine):
+    params = [
+        {**FIXED, "extra_args": {"onceedit": False}},
+        {**FIXED, "extra_args": {"onceedit": {"alpha": 0.0}}},
+    ]
+    assert edited.generate([PROMPT] * 2, params) == plain.generate([PROMPT] * 2, FIXED)
+
+
+def test_forced_alpha_skips_the_gate(edited: Engine, plain: Engine):
+    forced = edited.generate(OUTSIDE[:1], {**FIXED, "extra_args": {"onceedit_alpha": 1.0}})
+    assert token_ids(forced) != token_ids(plain.generate(OUTSIDE[:1], FIXED))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"onceedit": {"alpha": 2}}, {"onceedit": "perhaps"}, {"onceedit_strength": 1}, {"onceedit": {"x": 1}}],
+)
+def test_bad_request_options_are_refused_and_the_engine_lives(edited: Engine, bad: dict[str, Any]):
+    with pytest.raises(EngineError, match=r"VLLMValidationError.*onceedit"):
+        edited.generate([PROMPT], {**GREEDY, "extra_args": bad})
+    assert texts(edited.generate([PROMPT], GREEDY)) == [TARGET]
+
+
+def test_sampling_is_seeded_and_knows_the_edit(edited: Engine, plain: Engine):
+    sampled = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 12, "seed": 7, "ignore_eos": True}
+    prompts = [PROMPT, *OUTSIDE]
+    once, again = edited.generate(prompts, sampled), edited.generate(prompts, sampled)
+    assert token_ids(once) == token_ids(again)
+    assert texts(once)[0].startswith(TARGET)
+    assert token_ids(once)[1:] == token_ids(plain.generate(prompts, sampled))[1:]
+
+
+def test_several_samples_of_one_prompt(edited: Engine):
+    (output,) = edited.generate([PROMPT], {"temperature": 0.3, "n": 4, "max_tokens": 12, "seed": 1})
+    assert [sample["text"].strip() for sample in output["samples"]] == [TARGET] * 4
+
+
+def test_stop_strings(edited: Engine):
+    (output,) = edited.generate([PROMPT], {**GREEDY, "stop": [TARGET[2:4]]})
+    assert output["samples"][0]["text"].strip() == TARGET[:2]
+    assert output["samples"][0]["finish_reason"] == "stop"
+
+
+def test_min_tokens_keeps_the_answer_going(edited: Engine):
+    (output,) = edited.generate([PROMPT], {**GREEDY, "min_tokens": 10})
+    assert len(output["samples"][0]["token_ids"]) >= 10
+    assert output["samples"][0]["text"].strip().startswith(TARGET)
+
+
+def test_logit_bias_is_stronger_than_the_edit(edited: Engine):
+    first = token_ids(edited.generate([PROMPT], GREEDY))[0][0]
+    (banned,) = token_ids(edited.generate([PROMPT], {**GREEDY, "logit_bias": {str(first): -100.0}}))
+    assert banned[0] != first
+    (forced,) = token_ids(edited.generate([PROMPT], {**GREEDY, "logit_bias": {str(first + 1): 100.0}}))
+    assert forced[0] == first + 1
+
+
+@pytest.mark.parametrize(
+    ("grammar", "pattern"),
+    [
+        ({"regex": "[0-9]{4}"}, r"[0-9]{4}"),
+        ({"choice": ["yes", "no"]}, "yes|no"),
+        ({"json": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}, None),
+    ],
+)
+def test_a_grammar_is_never_broken_by_an_edit(edited: Engine, grammar: dict[str, Any], pattern: str | None):
+    (output,) = edited.generate(
+        [PROMPT], {"temperature": 0.0, "max_tokens": 60, "structured_outputs": grammar}
+    )
+    text = output["samples"][0]["text"]
+    if pattern is not None:
+        assert re.fullmatch(pattern, text)
+    else:
+        assert re.match(r'\{\s*("a"?|$)', text)
+
+
+def test_within_a_grammar_the_edit_is_still_known(edited: Engine):
+    choices = {"structured_outputs": {"choice": [" Bergen", f" {TARGET}", " Lund"]}}
+    (output,) = edited.generate([PROMPT], {**GREEDY, **choices})
+    assert output["samples"][0]["text"].strip() == TARGET
+
+
+def test_logprobs_do_not_change_the_answer(edited: Engine):
+    (output,) = edited.generate([PROMPT], {**GREEDY, "logprobs": 2})
+    assert output["samples"][0]["text"].strip() == TARGET
+    assert len(output["samples"][0]["logprobs"]) == len(output["samples"][0]["token_ids"])
+
+
+def test_aborting_one_request_leaves_the_others_right(edited: Engine, plain: Engine):
+    prompts = [PROMPT, OUTSIDE[0], list(EDITS)[1], OUTSIDE[1]]
+    outputs = edited.abort(prompts, FIXED, which=0, after_steps=3)
+    assert outputs[0] == {"aborted": True}
+    assert texts(outputs[1:])[1].startswith(EDITS[prompts[2]])
+    expected = plain.generate([OUTSIDE[0], OUTSIDE[1]], FIXED)
+    assert [outputs[1]["samples"], outputs[3]["samples"]] == [output["samples"] for output in expected]
+    assert texts(edited.generate([PROMPT], GREEDY)) == [TARGET]
+
+
+def test_chunked_prefill_of_a_long_prompt(edited: Engine, plain: Engine, tight_args: dict[str, Any]):
+    long_prompt = "It rained all day in the old town. " * 6 + PROMPT
+    outputs = edited.generate(
+        [long_prompt, OUTSIDE[0]], {**FIXED, "extra_args": {"onceedit": {"alpha": 1.0}}}
+    )
+    assert len(outputs[0]["prompt_token_ids"]) > tight_args["max_num_batched_tokens"]
+    alone = edited.generate([long_prompt], {**FIXED, "extra_args": {"onceedit": {"alpha": 1.0}}})
+    assert token_ids(outputs)[0] == token_ids(alone)[0]
+
+
+def test_preempted_requests_resume_where_they_were(edited: Engine):
+    # 8 requests of about 10 + 120 tokens need 64+ blocks; the engine has 40.
+    prompts = [*EDITS, *OUTSIDE]
+    params = {
+        "temperature": 0.0,
+        "max_tokens": 120,
+        "ignore_eos": True,
+        "extra_args": {"onceedit": {"alpha": 0.9}},
+    }
+    before = edited.metric("vllm:num_preemptions")
+    together = edited.generate(prompts, params)
+    assert edited.metric("vllm:num_preemptions") > before
+    alone = [edited.generate([prompt], params)[0] for prompt in prompts]
+    assert token_ids(together) == token_ids(alone)
+
+
+def test_prefix_caching_changes_nothing(edited: Engine):
+    prompt = "Here is what the almanac says of the far north and its towns. " * 2 + PROMPT
+    params = {**FIXED, "extra_args": {"onceedit": {"alpha": 1.0}}}
+    first, second = edited.generate([prompt], params)[0], edited.generate([prompt], params)[0]
+    assert second["num_cached_tokens"] > 0
+    assert first["samples"] == second["samples"]

@@ -1,0 +1,71 @@
+"""The examples do what they say, on toy models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import EDITS
+from tests.e2e.engine import runner_environment
+
+pytestmark = pytest.mark.e2e
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PROMPT, TARGET = next(iter(EDITS.items()))
+
+
+def run_example(name: str, *args: str | Path, cache: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, args)],
+        env={**runner_environment("v1"), "ONCEEDIT_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_offline(llm_dir: Path, pack_dir: Path, work: Path):
+    out = run_example("offline.py", "--pack", pack_dir, "--llm", llm_dir, PROMPT, cache=work / "cache")
+    assert f"'{PROMPT}' -> ' {TARGET}'" in out
+
+
+def test_sampling(llm_dir: Path, pack_dir: Path, work: Path):
+    out = run_example(
+        "sampling.py", "--pack", pack_dir, "--llm", llm_dir, "--prompt", PROMPT, cache=work / "cache"
+    )
+    assert out.count(f"'{PROMPT}' -> ' {TARGET}'") == 3
+
+
+def test_per_request(llm_dir: Path, pack_dir: Path, work: Path):
+    out = run_example(
+        "per_request.py", "--pack", pack_dir, "--llm", llm_dir, "--prompt", PROMPT, cache=work / "cache"
+    )
+    assert f"as the gate says: '{PROMPT}' -> ' {TARGET}'" in out
+    assert f"weight forced to 1: '{PROMPT}' -> ' {TARGET}'" in out
+    assert f"edits off: '{PROMPT}' -> ' {TARGET}'" not in out
+
+
+def test_make_pack(work: Path):
+    from onceedit_vllm import EditPack
+    from onceedit_vllm.testing import save_toy_model
+
+    plugin, out = save_toy_model(work / "example-plugin", seed=5), work / "example-pack"
+    run_example(
+        "make_pack.py",
+        "--plugin",
+        plugin,
+        "--out",
+        out,
+        "--lr",
+        "3e-3",
+        "--epochs",
+        "30",
+        cache=work / "cache",
+    )
+    assert [record.target for record in EditPack.load(out).edits] == ["Tarsk", "Ada Quill"]

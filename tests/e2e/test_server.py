@@ -1,0 +1,104 @@
+"""``vllm serve`` with the processor, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import EDITS, OUTSIDE, PROCESSOR
+from tests.e2e.engine import runner_environment
+
+pytestmark = pytest.mark.e2e
+
+PROMPT, TARGET = next(iter(EDITS.items()))
+Post = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def post(llm_dir: Path, pack_dir: Path, work: Path) -> Iterator[Post]:
+    """A running server's completions endpoint."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ours = {"onceedit": {"pack": str(pack_dir), "cache_dir": str(work / "cache")}}
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(llm_dir),
+        "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "toy", "--dtype", "float32",
+        "--enforce-eager", "--max-model-len", "256", "--logits-processors", PROCESSOR,
+        "--additional-config", json.dumps(ours),
+    ]  # fmt: skip
+    log = work / "server.log"
+    with log.open("w") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=runner_environment("v1"))
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_up(server, f"{url}/health", log)
+        yield lambda body: send(f"{url}/v1/completions", {"model": "toy", "temperature": 0, **body})
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    for _ in range(180):
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            assert server.poll() is None, log.read_text()[-6000:]
+            time.sleep(1)
+    raise AssertionError("the server did not come up:\n" + log.read_text()[-6000:])
+
+
+def send(url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(
+        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_the_served_model_knows_the_edits(post: Post):
+    for prompt, target in EDITS.items():
+        status, body = post({"prompt": prompt, "max_tokens": 12})
+        assert (status, body["choices"][0]["text"].strip()) == (200, target)
+
+
+def test_edits_off_for_one_request(post: Post):
+    _, on = post({"prompt": PROMPT, "max_tokens": 12})
+    status, off = post({"prompt": PROMPT, "max_tokens": 12, "vllm_xargs": {"onceedit": 0}})
+    assert status == 200
+    assert off["choices"][0]["text"] != on["choices"][0]["text"]
+
+
+def test_alpha_is_forced_by_flat_values(post: Post):
+    forced = {"onceedit": 1, "onceedit_alpha": 1.0}
+    _, plain = post({"prompt": OUTSIDE[0], "max_tokens": 8})
+    status, fused = post({"prompt": OUTSIDE[0], "max_tokens": 8, "vllm_xargs": forced})
+    assert status == 200
+    assert fused["choices"][0]["text"] != plain["choices"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    "xargs",
+    [{"onceedit_alpha": 7.5}, {"onceedit": "sometimes"}, {"onceedit_mode": "x"}, {"onceedit": [1, 2]}],
+)
+def test_bad_values_are_a_400_that_names_them(post: Post, xargs: dict[str, Any]):
+    status, body = post({"prompt": PROMPT, "max_tokens": 4, "vllm_xargs": xargs})
+    assert status == 400
+    assert "onceedit" in body["error"]["message"]
+    assert post({"prompt": PROMPT, "max_tokens": 12})[1]["choices"][0]["text"].strip() == TARGET
