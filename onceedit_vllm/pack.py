@@ -270,7 +270,7 @@ def _check_files(root: Path, manifest: PackManifest, *, verify: bool) -> None:
                 "the file is truncated or was changed, copy or make the pack again"
             )
         if verify and _sha256(file) != digest:
-            raise PackError(f"{file}: sha256 differs from the manifest's; it was changed, make the pack again")
+            raise PackError(f"{file}: sha256 differs from the manifest's; the file was changed, make it again")
 
 
 def _parse(kind: type[Model], text: str, file: Path) -> Model:
