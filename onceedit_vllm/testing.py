@@ -123,12 +123,18 @@ def toy_sentencepiece_tokenizer(
 
 
 def toy_causal_lm(
-    vocab_size: int, *, kind: ToyKind = "llama", seed: int = 0, max_positions: int = 1024
+    vocab_size: int,
+    *,
+    kind: ToyKind = "llama",
+    seed: int = 0,
+    max_positions: int = 1024,
+    tied: bool = False,
 ) -> PreTrainedModel:
     """A two-layer random causal LM in float32, in eval mode, width 64, two heads of 32.
 
-    Its logits are peaked enough that greedy decoding visits many tokens. The global random state
-    is left as it was.
+    Its logits are peaked enough that greedy decoding visits many tokens; `tied` embeddings, as
+    most small real models have them, make it repeat itself more. The global random state is left
+    as it was.
 
     Raises:
         BadInputError: `kind` is not one of the four.
@@ -138,7 +144,7 @@ def toy_causal_lm(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(_toy_config(vocab_size, kind, max_positions))
+        model = AutoModelForCausalLM.from_config(_toy_config(vocab_size, kind, max_positions, tied))
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.mul_(5.0)
@@ -152,6 +158,7 @@ def save_toy_model(
     kind: ToyKind = "llama",
     seed: int = 0,
     max_positions: int = 1024,
+    tied: bool = False,
 ) -> Path:
     """Save a toy model and its tokenizer to a folder that transformers and vLLM load.
 
@@ -162,6 +169,7 @@ def save_toy_model(
         kind: The architecture.
         seed: Seed of the random weights.
         max_positions: Longest text of the model.
+        tied: Input and output embeddings are one table.
 
     Returns:
         `path`, holding config.json, generation_config.json, model.safetensors and the tokenizer.
@@ -170,7 +178,7 @@ def save_toy_model(
         tokenizer = (
             toy_sentencepiece_tokenizer(dummy_prefix=False) if kind == "gemma3" else toy_bpe_tokenizer()
         )
-    model = toy_causal_lm(len(tokenizer), kind=kind, seed=seed, max_positions=max_positions)
+    model = toy_causal_lm(len(tokenizer), kind=kind, seed=seed, max_positions=max_positions, tied=tied)
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -184,20 +192,25 @@ def save_toy_model(
     return folder
 
 
-def _toy_config(vocab_size: int, kind: str, max_positions: int) -> Any:
+def _toy_config(vocab_size: int, kind: str, max_positions: int, tied: bool) -> Any:
     """The transformers config of one toy architecture."""
     from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
 
-    ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
-    modern: dict[str, Any] = {
+    common: dict[str, Any] = {
         "vocab_size": vocab_size,
+        "tie_word_embeddings": tied,
+        "bos_token_id": None,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+    }
+    modern: dict[str, Any] = {
+        **common,
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
         "max_position_embeddings": max_positions,
-        **ids,
     }
     if kind == "llama":
         return LlamaConfig(**modern)
@@ -206,9 +219,7 @@ def _toy_config(vocab_size: int, kind: str, max_positions: int) -> Any:
     if kind == "gemma3":
         return Gemma3TextConfig(**modern, head_dim=32, query_pre_attn_scalar=32, sliding_window=64)
     if kind == "gpt2":
-        return GPT2Config(
-            vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=2, n_positions=max_positions, **ids
-        )
+        return GPT2Config(**common, n_embd=64, n_layer=2, n_head=2, n_positions=max_positions)
     raise BadInputError(
         f"kind={kind!r}: toy models are 'llama', 'gpt2', 'gemma3' or 'qwen2'; take one of these."
     )

@@ -96,3 +96,11 @@ def test_unknown_kind_is_refused() -> None:
     kind: Any = "bert"
     with pytest.raises(BadInputError, match="'llama'"):
         toy_causal_lm(10, kind=kind)
+
+
+@pytest.mark.parametrize("kind", get_args(ToyKind))
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_are_tied_on_request(kind: ToyKind, tied: bool) -> None:
+    model: Any = toy_causal_lm(100, kind=kind, tied=tied)
+    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert (inputs is outputs) == tied
