@@ -10,7 +10,8 @@ from torch.nn.functional import pad
 
 from onceedit_vllm.alignment.dense import DenseMap
 from onceedit_vllm.fusion.project import fused_peak
-from onceedit_vllm.fusion.search import FLOOR, search_columns
+from onceedit_vllm.fusion.search import search_columns
+from onceedit_vllm.fusion.textual import Carrier, fuse_textual_inplace, keep_winner_inplace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +41,15 @@ class FuseCounts(NamedTuple):
 class _Tables(NamedTuple):
     """The alignment on one device, for logits of one width."""
 
-    sources: Tensor  # (m,) plug-in tokens that have a place in the LLM's vocabulary
-    targets: Tensor  # (m,) that place
+    carrier: Carrier
     anchor_llm_ids: Tensor
     maps: tuple[DenseMap, DenseMap] | None
+
+
+class _Searched(NamedTuple):
+    logits: Tensor  # (k, V_l)
+    reached: Tensor  # (k,) bool, rows with something to find
+    certified: int
 
 
 class Fuser:
@@ -76,107 +82,114 @@ class Fuser:
         Returns:
             Counts of what was done; they sum up over calls.
         """
-        device = logits.device
-        rows, alpha, want_search = rows.to(device), alpha.to(device), want_search.to(device)
         if len(rows) == 0:
             return FuseCounts()
-        log_probs = plugin_log_probs.to(device, torch.float32)
+        device = logits.device
+        rows, want_search = rows.to(device), want_search.to(device)
+        log_probs, alpha = plugin_log_probs.to(device, torch.float32), alpha.to(device, torch.float32)
         tables = self._tables_for(device, logits.shape[1], log_probs.shape[1])
-        own = logits.index_select(0, rows).to(torch.float32)
-        allowed = own != -math.inf
-        plugin_probs, llm_probs = log_probs.exp(), own.softmax(dim=1)
-        fused, good = _fuse_textual(tables, plugin_probs, llm_probs, alpha, allowed)
-        good &= ~(log_probs.isnan() | (log_probs == math.inf)).any(dim=1)
-        good &= (alpha >= 0) & (alpha <= 1)
-        results = fused.log().clamp_(min=FLOOR).masked_fill_(~allowed, -math.inf)
 
-        certified = 0
+        results = logits.index_select(0, rows).to(torch.float32)
+        good = fuse_textual_inplace(results, log_probs, alpha, tables.carrier)
         searching = (good & want_search).nonzero().squeeze(1)
+        certified = 0
         if len(searching):
-            columns, certified = self._columns(
-                tables, searching, fused, plugin_probs, llm_probs, alpha, allowed
+            llm_logits = logits.index_select(0, rows[searching]) if tables.maps else None
+            found = self._search(
+                tables, _take(results, searching), llm_logits, log_probs[searching], alpha[searching]
             )
-            open_to = allowed[searching]
-            reached = ((columns > 0) & open_to).any(dim=1)
-            good[searching[~reached]] = False
-            coordinates = self._alignment.llm_map.num_coordinates
-            results[searching] = search_columns(columns, open_to, coordinates, self._config)
-        logits.index_copy_(0, rows[good], results[good].to(logits.dtype))
+            results = _put(results, searching, found.logits)
+            good[searching] &= found.reached
+            certified = found.certified
+        if bool(good.all()):
+            logits.index_copy_(0, rows, results.to(logits.dtype))
+        else:
+            logits.index_copy_(0, rows[good], results[good].to(logits.dtype))
         searched, sampled = int((good & want_search).sum()), int((good & ~want_search).sum())
         return FuseCounts(
             searched=searched,
             sampled=sampled,
             left=len(rows) - searched - sampled,
             certified=certified,
-            dense_steps=len(searching) - certified if tables.maps else 0,
+            dense_steps=searched - certified if tables.maps else 0,
         )
 
-    def _columns(
+    def _search(
         self,
         tables: _Tables,
-        searching: Tensor,
         fused: Tensor,
-        plugin_probs: Tensor,
-        llm_probs: Tensor,
+        llm_logits: Tensor | None,
+        plugin_log_probs: Tensor,
         alpha: Tensor,
-        allowed: Tensor,
-    ) -> tuple[Tensor, int]:
-        """R_l[:, a*] of each searching row, (k, V_l), and how many of them were certified."""
-        columns = torch.zeros_like(fused[searching])
-        if tables.maps is None:
+    ) -> _Searched:
+        """The search result of k rows; ``fused`` is their log P, (k, V_l), and may be changed."""
+        everywhere = torch.ones(len(fused), dtype=torch.bool, device=fused.device)
+        if tables.maps is None and self._config.solver == "exact":
+            return _Searched(keep_winner_inplace(fused), everywhere, 0)
+        allowed = fused != -math.inf
+        if tables.maps is None or llm_logits is None:
             # Textual: coordinates are the LLM's own tokens, and every column is one-hot.
-            return columns.scatter_(1, fused[searching].argmax(dim=1, keepdim=True), 1.0), 0
-        plugin_map, llm_map = tables.maps
-        certified = 0
-        for place, row in enumerate(searching.tolist()):
-            open_anchors = allowed[row, tables.anchor_llm_ids]
-            if not bool(open_anchors.any()):
-                continue  # an empty column: the row is left to the LLM
-            peak = fused_peak(
-                plugin_map,
-                llm_map,
-                _fit(alpha[row] * plugin_probs[row], plugin_map.vocab_size),
-                _fit((1 - alpha[row]) * llm_probs[row], llm_map.vocab_size),
-                open_anchors,
-            )
-            certified += peak.certified
-            column = llm_map.columns(torch.tensor([peak.coordinate], device=columns.device))[0]
-            columns[place] = _fit(column, columns.shape[1])
-        return columns, certified
+            winner = fused.argmax(dim=1, keepdim=True)
+            columns, certified = torch.zeros_like(fused).scatter_(1, winner, 1.0), 0
+        else:
+            columns, certified = _dense_columns(tables, llm_logits, plugin_log_probs, alpha, allowed)
+            everywhere = ((columns > 0) & allowed).any(dim=1)
+        coordinates = self._alignment.llm_map.num_coordinates
+        return _Searched(search_columns(columns, allowed, coordinates, self._config), everywhere, certified)
 
     def _tables_for(self, device: torch.device, llm_width: int, plugin_width: int) -> _Tables:
         key = (device, llm_width, plugin_width)
         if key not in self._tables:
             alignment = self._alignment
-            carry = alignment.carry[:plugin_width]
-            sources = ((carry >= 0) & (carry < llm_width)).nonzero().squeeze(1)
             maps = None
             if isinstance(alignment.plugin_map, DenseMap) and isinstance(alignment.llm_map, DenseMap):
                 maps = (alignment.plugin_map.to(device), alignment.llm_map.to(device))
-            anchors = alignment.anchors.llm_ids
             self._tables[key] = _Tables(
-                sources=sources.to(device),
-                targets=carry[sources].to(device),
-                anchor_llm_ids=anchors.clamp(max=llm_width - 1).to(device),
+                carrier=Carrier.of(alignment.carry[:plugin_width], llm_width, device),
+                anchor_llm_ids=alignment.anchors.llm_ids.to(device),
                 maps=maps,
             )
         return self._tables[key]
 
 
-def _fuse_textual(
-    tables: _Tables, plugin_probs: Tensor, llm_probs: Tensor, alpha: Tensor, allowed: Tensor
-) -> tuple[Tensor, Tensor]:
-    """P over the LLM's vocabulary, (n, V_l), and which rows it is a distribution in, (n,) bool."""
-    weight = alpha[:, None]
-    fused = (1 - weight) * llm_probs
-    targets = tables.targets.expand(len(fused), -1)
-    fused.scatter_add_(1, targets, weight * plugin_probs[:, tables.sources])
-    fused.masked_fill_(~allowed, 0.0)
-    total = fused.sum(dim=1, keepdim=True)
-    good = total.isfinite() & (total > 0)
-    return fused.div_(total), good.squeeze(1)
+def _dense_columns(
+    tables: _Tables, llm_logits: Tensor, plugin_log_probs: Tensor, alpha: Tensor, allowed: Tensor
+) -> tuple[Tensor, int]:
+    """R_l[:, a*] of each row, (k, V_l), and how many a* were certified.
+
+    A row in which no anchor's own token is allowed gets an empty column.
+    """
+    assert tables.maps is not None
+    plugin_map, llm_map = tables.maps
+    width = llm_logits.shape[1]
+    plugin_probs, llm_probs = plugin_log_probs.exp(), llm_logits.to(torch.float32).softmax(dim=1)
+    columns = torch.zeros_like(llm_probs)
+    open_anchors = _fit(allowed, llm_map.vocab_size)[:, tables.anchor_llm_ids]
+    certified = 0
+    for row in range(len(columns)):
+        if not bool(open_anchors[row].any()):
+            continue
+        peak = fused_peak(
+            plugin_map,
+            llm_map,
+            _fit(alpha[row] * plugin_probs[row], plugin_map.vocab_size),
+            _fit((1 - alpha[row]) * llm_probs[row], llm_map.vocab_size),
+            open_anchors[row],
+        )
+        certified += peak.certified
+        column = llm_map.columns(torch.tensor([peak.coordinate], device=columns.device))[0]
+        columns[row] = _fit(column, width)
+    return columns, certified
 
 
-def _fit(vector: Tensor, size: int) -> Tensor:
-    """Cut, or padded with zeros, to a size: padding tokens of a vocabulary carry nothing."""
-    return pad(vector, (0, size - len(vector)))
+def _fit(values: Tensor, size: int) -> Tensor:
+    """Last dimension cut, or padded with zeros: padding tokens of a vocabulary carry nothing."""
+    return pad(values, (0, size - values.shape[-1]))
+
+
+def _take(results: Tensor, places: Tensor) -> Tensor:
+    return results if len(places) == len(results) else results[places]
+
+
+def _put(results: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    return values if len(places) == len(results) else results.index_copy_(0, places, values)
