@@ -1,0 +1,69 @@
+"""Small alignments and a stand-in for a pack, for the tests of alignment and fusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from onceedit_vllm.alignment.align import Alignment
+from onceedit_vllm.alignment.anchors import Anchors
+from onceedit_vllm.alignment.embeddings import load_embeddings
+from onceedit_vllm.alignment.report import make_report
+from onceedit_vllm.alignment.statistics import build_dense_map
+from onceedit_vllm.alignment.textual import textual_maps
+from onceedit_vllm.config import MapKind
+
+
+@dataclass(frozen=True)
+class StandInPack:
+    """What `align` reads of an EditPack."""
+
+    model_dir: Path
+    weight_token_id: int
+
+    @property
+    def manifest(self) -> Any:
+        return SimpleNamespace(weight_token_id=self.weight_token_id)
+
+    def base_embeddings(self) -> torch.Tensor:
+        return load_embeddings(self.model_dir)
+
+
+def toy_embeddings(vocab_size: int, width: int = 16, *, seed: int) -> torch.Tensor:
+    """Anisotropic, as real ones are: a common direction plus noise."""
+    generator = torch.Generator().manual_seed(seed)
+    common = torch.randn(width, generator=generator)
+    return common + torch.randn(vocab_size, width, generator=generator)
+
+
+def toy_alignment(
+    kind: MapKind, *, plugin_size: int = 23, llm_size: int = 31, num_anchors: int = 12, seed: int = 0
+) -> Alignment:
+    """An alignment of two invented vocabularies.
+
+    Plug-in token 0 is EOS, paired with the LLM's 3; the last plug-in token is [WEIGHT]; some
+    plug-in tokens share an LLM token.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    plugin_ids = torch.randperm(plugin_size - 2, generator=generator)[: num_anchors - 1] + 1
+    others = torch.tensor([i for i in range(llm_size) if i != 3])
+    llm_ids = others[torch.randperm(llm_size - 1, generator=generator)[: num_anchors - 1]]
+    plugin_ids = torch.cat([torch.tensor([0]), plugin_ids.sort().values])
+    llm_ids = torch.cat([torch.tensor([3]), llm_ids])
+    anchors = Anchors(plugin_ids, llm_ids, "bytes")
+    carry = torch.randint(0, llm_size, (plugin_size,), generator=generator)
+    carry[plugin_ids] = llm_ids
+    carry[-1] = -1
+    if kind == "textual":
+        maps: Any = textual_maps(anchors, carry, llm_size)
+    else:
+        maps = (
+            build_dense_map(kind, toy_embeddings(plugin_size, seed=seed + 1), plugin_ids),
+            build_dense_map(kind, toy_embeddings(llm_size, seed=seed + 2), llm_ids),
+        )
+    report = make_report(anchors, *maps, (16, 16), seconds=0.0, from_cache=False, warnings=())
+    return Alignment(anchors, *maps, carry, report)
