@@ -175,10 +175,9 @@ def close_llm(engine: LLM) -> None:
 
 def _stop_ids(engine: LLM) -> set[int]:
     """The tokens at which this LLM's answers end: the tokenizer's and the generation config's."""
-    ids = {engine.get_tokenizer().eos_token_id}
     configured = engine.llm_engine.model_config.try_get_generation_config().get("eos_token_id")
-    ids.update(configured if isinstance(configured, list) else [configured])
-    return {int(i) for i in ids if i is not None}
+    listed = configured if isinstance(configured, list) else [configured]
+    return {int(i) for i in [engine.get_tokenizer().eos_token_id, *listed] if i is not None}
 
 
 def _cut(engine: LLM, output: RequestOutput, stop_ids: set[int]) -> _Answer:
