@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -29,6 +29,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).filter(
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
+@settings(deadline=None)
 @given(text=texts)
 def test_bytes_of_the_tokens_are_the_text(name: str, text: str) -> None:
     ids = TOKENIZERS[name].encode(text, add_special_tokens=True)

@@ -63,7 +63,7 @@ def test_first_token_is_as_the_llm_cuts_the_text() -> None:
     carry, _, right = make_carry(plugin, llm, len(plugin))
     index = plugin.convert_tokens_to_ids("tower of Rome")
     assert carry[index] == llm("tower of Rome", add_special_tokens=False)["input_ids"][0]
-    assert "tower of Rome".encode() not in right.id_of
+    assert b"tower of Rome" not in right.id_of
 
 
 def test_a_dummy_prefix_does_not_hide_the_first_token() -> None:

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onceedit_vllm.config import FusionConfig, MapKind, Solver
+from onceedit_vllm.fusion.fuser import FuseCounts, Fuser
+from onceedit_vllm.fusion.project import fused_distribution
+from onceedit_vllm.fusion.reference import fused_step
+from tests.unit.alignment.toys import toy_alignment
+
+KINDS: list[MapKind] = ["textual", "calibrated", "eq16", "deepen"]
+SOLVERS: list[Solver] = ["exact", "adamw"]
+ALIGNMENTS = {kind: toy_alignment(kind) for kind in KINDS}
+V_S, V_L = 23, 31
+
+
+def make_batch(seed: int, count: int = 3, *, mask: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(count, V_L, generator=generator)
+    logits[torch.rand(count, V_L, generator=generator) < mask] = -math.inf
+    log_probs = (3 * torch.randn(count, V_S, generator=generator)).log_softmax(dim=1)
+    log_probs[:, -1] = -math.inf  # [WEIGHT]
+    return logits, log_probs
+
+
+def run(
+    kind: MapKind, logits: torch.Tensor, log_probs: torch.Tensor, alpha: list[float], search: bool, **kwargs
+):
+    result = logits.clone()
+    count = len(alpha)
+    counts = Fuser(ALIGNMENTS[kind], FusionConfig(**kwargs)).fuse_rows_inplace(
+        result, torch.arange(count), log_probs, torch.tensor(alpha), torch.full((count,), search)
+    )
+    return result, counts
+
+
+def expected_distribution(logits: torch.Tensor, log_probs: torch.Tensor, alpha: float) -> list[float]:
+    """P of one row, token by token, with Python floats."""
+    carry = ALIGNMENTS["textual"].carry.tolist()
+    weights = [math.exp(v - float(logits.max())) for v in logits.tolist()]
+    p = [(1 - alpha) * w / sum(weights) for w in weights]
+    for token, log_prob in enumerate(log_probs.tolist()):
+        if carry[token] >= 0 and logits[carry[token]] > -math.inf:
+            p[carry[token]] += alpha * math.exp(log_prob)
+    return [value / sum(p) for value in p]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    alpha=st.sampled_from([0.0, 1e-6, 0.3, 0.999, 1.0]),
+    mask=st.sampled_from([0.0, 0.5, 0.9]),
+)
+def test_sampling_rows_get_the_log_of_the_fused_distribution(
+    kind: MapKind, seed: int, alpha: float, mask: float
+) -> None:
+    logits, log_probs = make_batch(seed, 1, mask=mask)
+    logits[0, 3] = 0.5  # EOS stays possible
+    result, counts = run(kind, logits, log_probs, [alpha], search=False)
+    assert counts == FuseCounts(sampled=1)
+    assert torch.equal(result[0] == -math.inf, logits[0] == -math.inf)
+    assert not result.isnan().any()
+    expected = torch.tensor(expected_distribution(logits[0], log_probs[0], alpha))
+    torch.testing.assert_close(result[0].exp(), expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(result.exp().sum(), torch.tensor(1.0), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), alpha=st.floats(0.0, 1.0, width=32), mask=st.sampled_from([0.0, 0.6]))
+def test_textual_greedy_is_the_most_probable_token(seed: int, alpha: float, mask: float) -> None:
+    logits, log_probs = make_batch(seed, 1, mask=mask)
+    logits[0, 3] = 0.5
+    sampled, _ = run("textual", logits, log_probs, [alpha], search=False)
+    for solver in SOLVERS:
+        searched, counts = run("textual", logits, log_probs, [alpha], search=True, solver=solver)
+        assert counts == FuseCounts(searched=1)
+        assert searched.argmax() == sampled.argmax()
+        assert torch.equal(searched == -math.inf, logits == -math.inf)
+        assert searched[logits > -math.inf].isfinite().all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_rows_are_the_papers(kind: MapKind, solver: Solver) -> None:
+    """Against the dense reference, in one batch, without masks."""
+    alignment = ALIGNMENTS[kind]
+    logits, log_probs = make_batch(7, 6)
+    alphas = [0.0, 0.2, 0.5, 0.8, 0.95, 1.0]
+    result, counts = run(kind, logits, log_probs, alphas, search=True, solver=solver)
+    assert counts.searched == 6
+    assert counts.certified + counts.dense_steps == (0 if kind == "textual" else 6)
+    full_s = alignment.plugin_map.rows(torch.arange(V_S))
+    full_l = alignment.llm_map.rows(torch.arange(V_L))
+    for row, alpha in enumerate(alphas):
+        expected = fused_step(log_probs[row].exp(), full_s, logits[row].softmax(0), full_l, alpha)
+        assert result[row].argmax() == expected.argmax()
+        if solver == "adamw":
+            torch.testing.assert_close(result[row], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["calibrated", "eq16", "deepen"])
+def test_dense_kinds_aim_only_at_anchors_that_are_allowed(kind: MapKind) -> None:
+    alignment = ALIGNMENTS[kind]
+    logits, log_probs = make_batch(11, 20, mask=0.5)
+    logits[:, 3] = 0.0
+    result, counts = run(kind, logits, log_probs, [0.6] * 20, search=True)
+    assert counts.searched == 20
+    fused = fused_distribution(
+        alignment.plugin_map, alignment.llm_map, log_probs.exp(), logits.softmax(1), torch.full((20,), 0.6)
+    )
+    open_anchors = logits[:, alignment.anchors.llm_ids] > -math.inf
+    best = fused.masked_fill(~open_anchors, -1.0).argmax(dim=1)
+    columns = alignment.llm_map.columns(best).masked_fill(logits == -math.inf, -1.0)
+    assert torch.equal(result.argmax(dim=1), columns.argmax(dim=1))
+    assert torch.equal(result == -math.inf, logits == -math.inf)
+
+
+def test_textual_fusion_is_the_fusion_of_the_textual_maps() -> None:
+    alignment = ALIGNMENTS["textual"]
+    logits, log_probs = make_batch(3, 4)
+    alpha = torch.tensor([0.1, 0.5, 0.9, 1.0])
+    result, _ = run("textual", logits, log_probs, alpha.tolist(), search=False)
+    space = fused_distribution(
+        alignment.plugin_map, alignment.llm_map, log_probs.exp(), logits.softmax(1), alpha
+    )
+    in_vocabulary = space[:, alignment.llm_map.coordinate]
+    in_vocabulary /= in_vocabulary.sum(dim=1, keepdim=True)  # what [WEIGHT] would have had is missing
+    torch.testing.assert_close(result.exp(), in_vocabulary, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_not_listed_keep_their_bits(kind: MapKind) -> None:
+    logits, log_probs = make_batch(1, 6)
+    logits[0, 5], logits[2, 1] = math.nan, math.inf
+    wide = torch.full((12, 2 * V_L), 7.0)
+    view = wide[::2, ::2]
+    view.copy_(logits)
+    assert not view.is_contiguous()
+    before = wide.clone()
+    rows, search = torch.tensor([4, 1]), torch.tensor([True, False])
+    counts = Fuser(ALIGNMENTS[kind], FusionConfig()).fuse_rows_inplace(
+        view, rows, log_probs[rows], torch.tensor([0.8, 0.7]), search
+    )
+    assert counts.searched == counts.sampled == 1
+    for row in (0, 2, 3, 5):
+        assert torch.equal(view[row].view(torch.int32), before[2 * row, ::2].view(torch.int32))
+    assert (wide[1::2] == 7.0).all()
+    assert (wide[:, 1::2] == 7.0).all()
+    alone = logits.clone()
+    for row, wanted, alpha in ((4, True, 0.8), (1, False, 0.7)):
+        Fuser(ALIGNMENTS[kind], FusionConfig()).fuse_rows_inplace(
+            alone,
+            torch.tensor([row]),
+            log_probs[row : row + 1],
+            torch.tensor([alpha]),
+            torch.tensor([wanted]),
+        )
+    torch.testing.assert_close(view[[1, 4]], alone[[1, 4]], atol=1e-6, rtol=1e-5)
+
+
+BAD = {
+    "NaN in the plug-in": lambda logits, probs, alpha: probs.__setitem__((0, 4), math.nan),
+    "NaN at [WEIGHT]": lambda logits, probs, alpha: probs.__setitem__((0, V_S - 1), math.nan),
+    "inf in the plug-in": lambda logits, probs, alpha: probs.__setitem__((0, 4), math.inf),
+    "overflow in the plug-in": lambda logits, probs, alpha: probs.__setitem__((0, 0), 1e4),
+    "NaN in the LLM": lambda logits, probs, alpha: logits.__setitem__((0, 4), math.nan),
+    "inf in the LLM": lambda logits, probs, alpha: logits.__setitem__((0, 4), math.inf),
+    "everything masked": lambda logits, probs, alpha: logits.__setitem__(0, -math.inf),
+    "alpha NaN": lambda logits, probs, alpha: alpha.__setitem__(0, math.nan),
+    "alpha above one": lambda logits, probs, alpha: alpha.__setitem__(0, 1.5),
+    "alpha below zero": lambda logits, probs, alpha: alpha.__setitem__(0, -0.1),
+}
+
+
+@pytest.mark.parametrize("search", [True, False])
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_numbers_leave_the_row_to_the_llm(kind: MapKind, bad: str, search: bool) -> None:
+    logits, log_probs = make_batch(2, 2)
+    alpha = torch.tensor([0.6, 0.6])
+    BAD[bad](logits, log_probs, alpha)
+    before = logits.clone()
+    counts = Fuser(ALIGNMENTS[kind], FusionConfig()).fuse_rows_inplace(
+        logits, torch.arange(2), log_probs, alpha, torch.full((2,), search)
+    )
+    assert counts.left == 1
+    assert counts.searched + counts.sampled == 1
+    assert torch.equal(logits[0].view(torch.int32), before[0].view(torch.int32))
+    assert not torch.equal(logits[1], before[1])
+
+
+@pytest.mark.parametrize("search", [True, False])
+def test_nothing_left_to_say_leaves_the_row(search: bool) -> None:
+    """Alpha is 1 and all the plug-in's probability falls on masked tokens."""
+    alignment = ALIGNMENTS["textual"]
+    logits, log_probs = make_batch(2, 1)
+    token = next(i for i, target in enumerate(alignment.carry.tolist()) if target >= 0)
+    log_probs[0] = -math.inf
+    log_probs[0, token] = 0.0
+    logits[0, alignment.carry[token]] = -math.inf
+    before = logits.clone()
+    result, counts = run("textual", logits, log_probs, [1.0], search)
+    assert counts == FuseCounts(left=1)
+    assert torch.equal(result, before)
+    _, counts = run("textual", logits, log_probs, [0.9], search)
+    assert counts.left == 0, "the LLM's share is enough"
+
+
+def test_no_allowed_anchor_leaves_a_dense_greedy_row() -> None:
+    alignment = ALIGNMENTS["eq16"]
+    logits, log_probs = make_batch(2, 1)
+    logits[0, alignment.anchors.llm_ids] = -math.inf
+    before = logits.clone()
+    result, counts = run("eq16", logits, log_probs, [0.5], search=True)
+    assert counts == FuseCounts(left=1)
+    assert torch.equal(result, before)
+    _, counts = run("eq16", logits, log_probs, [0.5], search=False)
+    assert counts.sampled == 1
+
+
+def test_end_of_sequence_reaches_the_llm() -> None:
+    logits, log_probs = make_batch(2, 1)
+    log_probs[0] = -math.inf
+    log_probs[0, 0] = 0.0  # the plug-in is sure that the text ends
+    for kind in ("textual", "calibrated"):
+        result, _ = run(kind, logits, log_probs, [0.98], search=True)
+        assert result[0].argmax() == 3
+
+
+def test_no_rows() -> None:
+    logits, _ = make_batch(1)
+    before = logits.clone()
+    counts = Fuser(ALIGNMENTS["textual"], FusionConfig()).fuse_rows_inplace(
+        logits,
+        torch.empty(0, dtype=torch.int64),
+        torch.empty(0, V_S),
+        torch.empty(0),
+        torch.empty(0, dtype=torch.bool),
+    )
+    assert counts == FuseCounts()
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("plugin_width", "llm_width"), [(V_S + 4, V_L + 3), (V_S - 1, V_L)])
+def test_padded_vocabularies(kind: MapKind, plugin_width: int, llm_width: int) -> None:
+    logits, log_probs = make_batch(5, 2)
+    padded = torch.nn.functional.pad(logits, (0, llm_width - V_L), value=-math.inf)
+    wide = torch.nn.functional.pad(log_probs, (0, plugin_width - V_S), value=-math.inf)
+    for search in (True, False):
+        expected, _ = run(kind, logits, log_probs, [0.7, 0.2], search)
+        result, counts = run(kind, padded, wide, [0.7, 0.2], search)
+        assert counts.left == 0
+        torch.testing.assert_close(result[:, :V_L], expected, atol=1e-5, rtol=1e-5)
+        assert (result[:, V_L:] == -math.inf).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_gpu(kind: MapKind) -> None:
+    logits, log_probs = make_batch(5, 2, mask=0.3)
+    for search in (True, False):
+        expected, _ = run(kind, logits, log_probs, [0.7, 0.2], search)
+        result, _ = run(kind, logits.cuda(), log_probs, [0.7, 0.2], search)
+        torch.testing.assert_close(result.cpu(), expected, atol=1e-5, rtol=1e-4)
