@@ -44,6 +44,21 @@ class EditingConfig(Settings):
     learning_rate: float = Field(default=1e-4, gt=0.0)
     epochs: int = Field(default=8, ge=1)
     seed: int = 0
+    # Sequences in a batch; batches are made of texts of similar length.
+    batch_size: int = Field(default=32, ge=1)
+    # Positives of all edits in one round of examples, spread evenly, but at least `min_copies` each.
+    copies_per_round: int = Field(default=128, ge=1)
+    min_copies: int = Field(default=5, ge=1)
+    unrelated_per_round: int = Field(default=48, ge=0)
+    # An edit is learnt when every token of its answer has at least this probability.
+    learnt_probability: float = Field(default=0.9, gt=0.0, lt=1.0)
+    # The records' own rephrases and locality prompts are for evaluation unless these say otherwise.
+    train_on_rephrases: bool = False
+    train_on_locality: bool = False
+    # Arithmetic of the training; weights are kept in float32 either way. "auto": bfloat16 where it is fast.
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # Seconds between checkpoints; they are written at the end of a round only.
+    checkpoint_seconds: float = Field(default=45.0, ge=0.0)
 
 
 class AlignmentConfig(Settings):
@@ -85,3 +100,11 @@ class ServingConfig(Settings):
     # One JSON line per gate decision (prompt hash, alpha, gated), appended; no prompt text.
     decisions_log: Path | None = None
     cache_dir: Path = Field(default_factory=cache_dir)
+
+
+class GenerationConfig(Settings):
+    """Answers of an offline engine (`onceedit generate`)."""
+
+    max_tokens: int = Field(default=32, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
+    seed: int | None = None

@@ -1,0 +1,79 @@
+"""``onceedit inspect``: what is in a pack, after checking that it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from onceedit_vllm.cli.guard import guarded
+from onceedit_vllm.cli.output import (
+    check_json_target,
+    columns_table,
+    facts_table,
+    give_json,
+    give_tables,
+    plain,
+    reserved_stdout,
+    size_text,
+)
+
+if TYPE_CHECKING:
+    from onceedit_vllm.pack import EditPack
+
+
+@guarded
+def command(
+    pack: Annotated[Path, typer.Argument(help="An EditPack folder.")],
+    json: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON instead of tables.")] = None,
+) -> None:
+    """Check every file of a pack against its manifest, and show its edits and how well each was learnt."""
+    from onceedit_vllm.pack import EditPack
+
+    check_json_target(json)
+    with reserved_stdout() as answer:
+        opened = EditPack.load(pack)
+        if json is None:
+            give_tables(answer, _manifest_table(opened), _edits_table(opened))
+            return
+        value = {
+            "manifest": opened.manifest.model_dump(mode="json"),
+            "edits": [edit.model_dump(mode="json") for edit in opened.edits],
+            "report": opened.report.model_dump(mode="json"),
+        }
+        give_json(value, json, answer)
+
+
+def _manifest_table(pack: EditPack) -> Table:
+    manifest = pack.manifest
+    facts = {
+        "plug-in": manifest.base_model,
+        "template": manifest.template,
+        "edits learnt": f"{pack.report.num_learnt} of {len(pack.edits)}",
+        "gate": f"opens at alpha {manifest.threshold:.3f} ({manifest.threshold_reason})",
+        "[WEIGHT]": f"token {manifest.weight_token_id}",
+        "training": ", ".join(f"{name} {value}" for name, value in manifest.training.items()),
+        "made with": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+        "format": f"version {manifest.format_version}, {len(manifest.files)} files, "
+        f"{size_text(sum(manifest.sizes.values()))}, all whole",
+        "base fingerprint": manifest.base_fingerprint,
+    }
+    return facts_table(str(pack.root), facts)
+
+
+def _edits_table(pack: EditPack) -> Table:
+    table = columns_table("id", "prompt", "target", "learnt", "alpha")
+    outcomes = {outcome.id: outcome for outcome in pack.report.edits}
+    for edit in pack.edits:
+        outcome = outcomes.get(edit.id)
+        learnt, alpha = (
+            ("?", "?") if outcome is None else _outcome_cells(outcome.learnt, outcome.prompt_alpha)
+        )
+        table.add_row(plain(edit.id), plain(edit.prompt, 70), plain(edit.target, 40), learnt, alpha)
+    return table
+
+
+def _outcome_cells(learnt: bool, alpha: float) -> tuple[str, str]:
+    return ("yes" if learnt else "[red]no[/]"), f"{alpha:.3f}"

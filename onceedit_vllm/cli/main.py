@@ -1,0 +1,64 @@
+"""The ``onceedit`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+import onceedit_vllm
+from onceedit_vllm.cli import align, doctor, edit, generate, inspect, models
+from onceedit_vllm.cli.guard import DEBUG_VARIABLE, debugging
+
+app = typer.Typer(
+    name="onceedit",
+    help="Edit facts once in a small plug-in model; every LLM that vLLM serves then answers with them.",
+    epilog="Wherever a model is expected: a known name (see `onceedit models list`), a folder, or a hub id "
+    "owner/name. Exit codes: 0 done, 1 the job failed, 2 bad arguments, 130 stopped with Ctrl-C.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(models.app, name="models")
+app.command("edit")(edit.command)
+app.command("align")(align.command)
+app.command("generate")(generate.command)
+app.command("inspect")(inspect.command)
+app.command("doctor")(doctor.command)
+
+#: The libraries' own chatter, switched off unless the user set it or is debugging.
+_QUIET = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_DEDUP_LOGS": "1",
+}
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"onceedit-vllm {onceedit_vllm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _set_up(
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help=f"Show tracebacks and the libraries' logs (or {DEBUG_VARIABLE}=1)."),
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    if not debugging():
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
