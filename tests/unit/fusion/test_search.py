@@ -86,14 +86,14 @@ def test_after_one_step_the_solvers_agree_on_the_token(seed: int, sharpness: flo
 
 
 def test_five_steps_can_miss_the_best_token() -> None:
-    """Adam's normalisation levels large gradients, and then their order is a matter of detail."""
+    """Adam levels large gradients: their logits then differ by less than float32 can tell."""
     llm_map, coordinates, allowed = random_case(18, 10.0)
     columns = llm_map[:, coordinates].T
     best = exact_logits(columns, allowed).argmax(dim=1)
-    walked = adamw_logits(columns, allowed, 15, steps=5, learning_rate=0.15)
-    assert (best != walked.argmax(dim=1)).tolist() == [True, False, False, False]
-    dense = dense_search(llm_map, int(coordinates[0]), allowed[0])
-    assert dense.argmax() == walked[0].argmax(), "it is the paper's search that does so, not the shortcut"
+    single = adamw_logits(columns, allowed, 15, steps=5, learning_rate=0.15)
+    double = adamw_logits(columns.double(), allowed, 15, steps=5, learning_rate=0.15)
+    assert (best != single.argmax(dim=1)).tolist() == [True, False, False, False]
+    assert torch.equal(best, double.argmax(dim=1))
 
 
 def test_the_exact_solver_is_the_limit_of_the_walk() -> None:
