@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -14,8 +13,6 @@ from onceedit_vllm.runner.step import FusionStep
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-
-logger = logging.getLogger("onceedit_vllm.runner")
 
 _EXAMPLE = 'LLM(..., additional_config={"onceedit": {"pack": "PACK_FOLDER"}})'
 
@@ -82,6 +79,7 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
         OnceEditError: Anything is missing, damaged or does not fit; the engine does not start.
     """
     from transformers import AutoTokenizer
+    from vllm.logger import init_logger
 
     from onceedit_vllm.alignment.align import align
     from onceedit_vllm.alignment.surface import Surface
@@ -106,8 +104,13 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
         max_context=host.max_context,
     )
     threshold = pack.manifest.threshold if config.threshold is None else config.threshold
-    logger.info(
+    # Below vLLM's own logger, so that its level and format apply.
+    init_logger("vllm.onceedit").info(
         "onceedit: pack %s (%d edits), gate threshold %.3f, %d anchors, kind %s",
-        pack.root, len(pack.edits), threshold, alignment.report.num_anchors, alignment.report.kind,
-    )  # fmt: skip
+        pack.root,
+        len(pack.edits),
+        threshold,
+        alignment.report.num_anchors,
+        alignment.report.kind,
+    )
     return FusionStep(host, textsync, Fuser(alignment, config.fusion), Gate(threshold, config.decisions_log))

@@ -72,8 +72,8 @@ def tight_args(llm_dir: Path) -> dict[str, Any]:
         "max_num_seqs": 8,
         "max_num_batched_tokens": 64,
         "enable_chunked_prefill": True,
-        "block_size": 16,
-        "num_gpu_blocks_override": 40,
+        "block_size": 32,
+        "num_gpu_blocks_override": 24,
         "disable_log_stats": False,
     }
 
