@@ -139,7 +139,7 @@ def _checked_folder(folder: Path) -> Path:
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         missing.append("weights (*.safetensors)")
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        missing.append("a tokenizer (tokenizer.json)")
+        missing.append("tokenizer (tokenizer.json)")
     if missing:
         raise BadInputError(
             f"{folder}: not a model folder, it has no {', no '.join(missing)}. "
