@@ -1,0 +1,119 @@
+"""Checkpoints of a training, in a work folder beside the pack to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from onceedit_vllm.config import EditingConfig
+from onceedit_vllm.editing.records import EditRecord
+from onceedit_vllm.editing.unrelated import Unrelated
+from onceedit_vllm.errors import BadInputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STATE = "state.safetensors"
+_PROGRESS = "progress.json"
+#: Settings that change how often checkpoints are written, not what is trained.
+_IRRELEVANT = {"checkpoint_seconds"}
+
+
+class Progress(BaseModel):
+    """How far a training has come.
+
+    Attributes:
+        fingerprint: Of the plug-in, the edits, the unrelated prompts and the settings.
+        next_round: The round to go on with.
+        step: Optimizer steps taken.
+        learnt: Edits whose answers were learnt.
+        seconds: Time spent so far.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: str
+    next_round: int
+    step: int
+    learnt: tuple[int, ...]
+    seconds: float
+
+
+def training_fingerprint(
+    base: str, edits: Sequence[EditRecord], unrelated: Sequence[Unrelated] | None, config: EditingConfig
+) -> str:
+    """Identify a training; only an equal one may be resumed."""
+    parts = {
+        "base": base,
+        "edits": [edit.model_dump(mode="json") for edit in edits],
+        "unrelated": unrelated,
+        "config": config.model_dump(mode="json", exclude=_IRRELEVANT),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Checkpoint:
+    """The last complete checkpoint of one training; each is moved into place in one step."""
+
+    def __init__(self, out: Path, fingerprint: str) -> None:
+        """Name the work folder of the pack `out`; nothing is written yet."""
+        self.folder = out.parent / f".{out.name}.work"
+        self.fingerprint = fingerprint
+
+    def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
+        """The checkpoint, or None where there is none yet.
+
+        Raises:
+            BadInputError: It belongs to another training.
+        """
+        from safetensors.torch import load_file
+
+        current = self.folder / "last"
+        if not (current / _PROGRESS).is_file():
+            return None
+        try:
+            progress = Progress.model_validate_json((current / _PROGRESS).read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise BadInputError(f"{current}: damaged ({error}); start again without resuming") from error
+        if progress.fingerprint != self.fingerprint:
+            raise BadInputError(
+                f"{self.folder}: was left by a training with other edits, settings or plug-in; "
+                "resume with the same ones, or start again without resuming"
+            )
+        return progress, load_file(current / _STATE)
+
+    def save(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
+        """Replace the checkpoint."""
+        from safetensors.torch import save_file
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh, current, old = (self.folder / name for name in ("next", "last", "old"))
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh / _STATE)
+        (fresh / _PROGRESS).write_text(progress.model_dump_json(), encoding="utf-8")
+        for name in (_STATE, _PROGRESS):
+            with (fresh / name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        shutil.rmtree(old, ignore_errors=True)
+        if current.exists():
+            current.rename(old)
+        fresh.rename(current)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove the work folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def discard_unfinished(self) -> None:
+        """After an interruption: keep a complete checkpoint, remove everything else."""
+        shutil.rmtree(self.folder / "next", ignore_errors=True)
+        if not (self.folder / "last" / _PROGRESS).is_file():
+            self.discard()
