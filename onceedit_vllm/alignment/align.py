@@ -109,7 +109,7 @@ def align(
         ModelError: The LLM cannot be found.
     """
     started = time.perf_counter()
-    plugin, model = _plugin_side(pack), _llm_side(llm)
+    plugin, model = _plugin_side(pack), _llm_side(llm, progress=progress)
     identity = {"plugin": plugin.identity, "llm": model.identity, "settings": config.model_dump()}
     folder = entry_folder(cache or cache_dir(), fingerprint(identity))
     tables = _restore(folder, plugin, model, config)
@@ -153,12 +153,12 @@ def _plugin_side(pack: EditPack | str | Path) -> _Side:
     return _Side("plug-in", _load_tokenizer(pack.model_dir), table, size)
 
 
-def _llm_side(llm: str | Path) -> _Side:
+def _llm_side(llm: str | Path, *, progress: bool) -> _Side:
     from onceedit_vllm.models import resolve_model
 
     if Path(llm).expanduser().is_file():
         raise BadInputError(f"{llm} is a file; an LLM is given as a folder, a name or a hub id")
-    folder = resolve_model(str(llm))
+    folder = resolve_model(llm, progress=progress)
     table = load_embeddings(folder)
     return _Side(f"LLM {llm}", _load_tokenizer(folder), table, len(table))
 

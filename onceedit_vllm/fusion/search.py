@@ -51,20 +51,19 @@ def exact_logits(columns: Tensor, allowed: Tensor) -> Tensor:
 
     The logits are ``log c``, at least :data:`FLOOR`; the lowest of the largest tokens is strictly first.
     """
-    scores = columns.masked_fill(~allowed, -math.inf)
-    winner = scores.argmax(dim=1, keepdim=True)
-    logits = columns.log().clamp_(min=FLOOR)
-    best = logits.gather(1, winner)
-    # Rounding in the logarithm can make two entries equal that were not.
-    logits = torch.minimum(logits, torch.nextafter(best, best.new_tensor(-math.inf)))
-    return logits.scatter_(1, winner, best).masked_fill_(~allowed, -math.inf)
+    winner = columns.masked_fill(~allowed, -math.inf).argmax(dim=1, keepdim=True)
+    logits = _strictly_first(columns.log().clamp_(min=FLOOR), winner)
+    return logits.masked_fill_(~allowed, -math.inf)
 
 
 def adamw_logits(
     columns: Tensor, allowed: Tensor, num_coordinates: int, *, steps: int, learning_rate: float
 ) -> Tensor:
-    """The paper's iterate: AdamW from zeros under a cosine schedule (Eq. 9-10)."""
-    c = columns.masked_fill(~allowed, 0.0)
+    """The paper's iterate: AdamW from zeros under a cosine schedule (Eq. 9-10).
+
+    Computed in float64: Adam levels large gradients, and float32 then orders them by its rounding.
+    """
+    c = columns.to(torch.float64).masked_fill_(~allowed, 0.0)
     x, first, second = torch.zeros_like(c), torch.zeros_like(c), torch.zeros_like(c)
     for step in range(steps):
         rate = _rate(step, learning_rate)
@@ -76,7 +75,15 @@ def adamw_logits(
         bias = (1 - BETAS[0] ** (step + 1), 1 - BETAS[1] ** (step + 1))
         divisor = second.sqrt().div_(math.sqrt(bias[1])).add_(EPS)
         x.mul_(1 - rate * WEIGHT_DECAY).addcdiv_(first, divisor, value=-rate / bias[0])
-    return x.masked_fill_(~allowed, -math.inf)
+    x.masked_fill_(~allowed, -math.inf)
+    return _strictly_first(x.to(columns.dtype), x.argmax(dim=1, keepdim=True))
+
+
+def _strictly_first(logits: Tensor, winner: Tensor) -> Tensor:
+    """Logits (n, V) with the winner (n, 1) above all others, where rounding has made some equal to it."""
+    best = logits.gather(1, winner)
+    below = torch.nextafter(best, torch.full_like(best, -math.inf))
+    return torch.minimum(logits, below).scatter_(1, winner, best)
 
 
 def _rate(step: int, learning_rate: float) -> float:

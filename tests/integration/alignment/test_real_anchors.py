@@ -111,9 +111,9 @@ def test_the_textual_alignment_of_two_real_models(tmp_path: Path) -> None:
 
 
 def test_dense_kinds_on_a_real_slice() -> None:
-    """Every twelfth anchor of SmolLM2 against itself: the order of the kinds, in seconds."""
+    """Every fortieth token of SmolLM2 as an anchor: the order of the kinds, in seconds."""
     table = load_embeddings(real_folder("smollm2-135m"))
-    ids = torch.arange(17, 49152, 12)
+    ids = torch.arange(17, 49152, 40)
     own = Anchors(ids, ids, "bytes")
     fidelity, self_mass = {}, {}
     for kind in ("deepen", "eq16", "calibrated"):
@@ -121,6 +121,6 @@ def test_dense_kinds_on_a_real_slice() -> None:
         fidelity[kind] = float((made.own_token == ids - 17).double().mean())
         self_mass[kind] = float(made.self_mass().median())
     assert fidelity["deepen"] < 0.95 < fidelity["eq16"] < 0.999 < fidelity["calibrated"]
-    assert self_mass["deepen"] < 0.01
+    assert self_mass["deepen"] < 0.05
     assert self_mass["eq16"] < 0.01
     assert self_mass["calibrated"] == pytest.approx(0.9, abs=0.02)

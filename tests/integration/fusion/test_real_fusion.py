@@ -52,24 +52,27 @@ def test_a_confident_plugin_is_followed_token_by_token(alignment: Alignment) -> 
 
 
 def test_the_column_search_on_real_embeddings() -> None:
-    """V = 49152 as in the model, 256 anchors, so that the dense reference stays affordable."""
+    """V = 49152 as in the model, 64 anchors, so that the dense reference stays affordable."""
     table = load_embeddings(real_folder("smollm2-135m"))
-    anchors = torch.arange(300, 300 + 256 * 150, 150)
+    anchors = torch.arange(300, 300 + 64 * 600, 600)
     for kind in ("deepen", "eq16", "calibrated"):
         relative_map = build_dense_map(kind, table, anchors)
         dense = relative_map.rows(torch.arange(len(table)))
         allowed = torch.ones(2, len(table), dtype=torch.bool)
         allowed[1, 1::5] = False
-        columns = relative_map.columns(torch.tensor([3, 200]))
-        torch.testing.assert_close(columns, dense[:, [3, 200]].T, atol=1e-6, rtol=1e-4)
-        found = adamw_logits(columns, allowed, 256, steps=5, learning_rate=0.15)
+        columns = relative_map.columns(torch.tensor([3, 50]))
+        torch.testing.assert_close(columns, dense[:, [3, 50]].T, atol=1e-6, rtol=1e-4)
+        columns = dense[:, [3, 50]].T  # the same bits for both
+        found = adamw_logits(columns, allowed, 64, steps=5, learning_rate=0.15)
         exact = exact_logits(columns, allowed)
-        for row, coordinate in enumerate((3, 200)):
-            target = torch.zeros(256)
+        for row, coordinate in enumerate((3, 50)):
+            target = torch.zeros(64)
             target[coordinate] = 1.0
-            expected = search(dense, target, torch.zeros(len(table)), allowed=allowed[row])
-            # Entries next to the mean have gradients that float32 rounds to either sign.
-            settled = (columns[row] / columns[row].mean() - 1).abs() > 1e-4
-            torch.testing.assert_close(found[row][settled], expected[settled], atol=1e-5, rtol=0)
-            torch.testing.assert_close(found[row], expected, atol=2e-3, rtol=0)
-            assert found[row].argmax() == expected.argmax() == exact[row].argmax()
+            double = search(
+                dense.double(), target.double(), torch.zeros(len(table)).double(), allowed=allowed[row]
+            )
+            torch.testing.assert_close(found[row].double(), double, atol=1e-6, rtol=0)
+            # The reference itself is 5e-5 off in float32 on the flattest of these columns.
+            single = search(dense, target, torch.zeros(len(table)), allowed=allowed[row])
+            torch.testing.assert_close(found[row], single, atol=1e-4, rtol=0)
+            assert found[row].argmax() == double.argmax() == exact[row].argmax()

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from onceedit_vllm.alignment import cache
+from onceedit_vllm.alignment.cache import (
+    entry_folder,
+    fingerprint,
+    load_entry,
+    save_entry,
+    tokenizer_fingerprint,
+)
+from onceedit_vllm.testing import toy_bpe_tokenizer, toy_sentencepiece_tokenizer
+
+TENSORS = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.rand(4)}
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    folder = entry_folder(tmp_path, "key")
+    assert load_entry(folder) is None
+    save_entry(folder, TENSORS, {"x": 1})
+    loaded = load_entry(folder)
+    assert loaded is not None
+    assert loaded.keys() == TENSORS.keys()
+    assert all(torch.equal(loaded[name], TENSORS[name]) for name in TENSORS)
+    assert [path.name for path in folder.parent.iterdir()] == ["key"]
+
+
+def test_a_good_entry_of_another_process_stays(tmp_path: Path) -> None:
+    folder = entry_folder(tmp_path, "key")
+    save_entry(folder, TENSORS, {})
+    written = (folder / "alignment.safetensors").stat()
+    save_entry(folder, TENSORS, {})
+    assert (folder / "alignment.safetensors").stat().st_ino == written.st_ino
+    assert [path.name for path in folder.parent.iterdir()] == ["key"]
+
+
+def test_a_crash_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(cache.os, "fsync", crash)
+    folder = entry_folder(tmp_path, "key")
+    with pytest.raises(OSError, match="disk full"):
+        save_entry(folder, TENSORS, {})
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fingerprint({"a": 1, "b": 2})
+    assert first == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})
+    monkeypatch.setattr(cache, "METHOD_VERSION", cache.METHOD_VERSION + 1)
+    assert fingerprint({"a": 1, "b": 2}) != first
+
+
+def test_fingerprints_of_tokenizers() -> None:
+    tokenizer = toy_bpe_tokenizer()
+    first = tokenizer_fingerprint(tokenizer)
+    assert first == tokenizer_fingerprint(toy_bpe_tokenizer())
+    others = [
+        toy_bpe_tokenizer(vocab_size=400),
+        toy_bpe_tokenizer(extra_special=("[WEIGHT]",)),
+        toy_sentencepiece_tokenizer(add_bos=False),
+        toy_sentencepiece_tokenizer(),
+    ]
+    assert len({first, *map(tokenizer_fingerprint, others)}) == 5
