@@ -17,6 +17,7 @@ from onceedit_vllm.cli.output import (
     say,
     size_text,
 )
+from onceedit_vllm.cli.quiet import quiet_bars
 from onceedit_vllm.cli.settings import build_settings
 from onceedit_vllm.config import AlignmentConfig, MapKind, Matching
 
@@ -39,6 +40,7 @@ def command(
     check_json_target(json)
     config = build_settings(AlignmentConfig, {"kind": ("--kind", kind), "matching": ("--matching", matching)})
     with reserved_stdout() as answer:
+        quiet_bars()
         report = align(pack, llm, config=config, progress=True).report
         for warning in report.warnings:
             say(f"Warning: {warning}", style="yellow")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from onceedit_vllm.cli.guard import guarded
-from onceedit_vllm.cli.output import facts_table, give_tables, reserved_stdout, say
+from onceedit_vllm.cli.output import facts_table, give_tables, reserved_stdout
+from onceedit_vllm.cli.quiet import quiet_bars
 from onceedit_vllm.cli.settings import build_settings
 from onceedit_vllm.config import EditingConfig, TemplateName
 
@@ -55,6 +56,7 @@ def command(
         },
     )
     with reserved_stdout() as answer:
+        quiet_bars()
         pack = edit(
             plugin,
             edits,
@@ -65,13 +67,9 @@ def command(
             overwrite=overwrite,
             progress=True,
         )
-        learnt, total = pack.report.num_learnt, len(pack.edits)
         facts = {
             "pack": str(pack.root),
-            "edits learnt": f"{learnt} of {total}",
+            "edits learnt": f"{pack.report.num_learnt} of {len(pack.edits)}",
             "gate": f"opens at alpha {pack.manifest.threshold:.3f} ({pack.manifest.threshold_reason})",
         }
         give_tables(answer, facts_table("Edited", facts))
-    if learnt < total:
-        missing = ", ".join(outcome.id for outcome in pack.report.edits if not outcome.learnt)
-        say(f"Not learnt: {missing}. More --epochs, or more rephrases of these, may help.", style="yellow")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from typing import Annotated
 
 import typer
 
 import onceedit_vllm
 from onceedit_vllm.cli import align, doctor, edit, generate, inspect, models
-from onceedit_vllm.cli.guard import DEBUG_VARIABLE, debugging
+from onceedit_vllm.cli.guard import DEBUG_VARIABLE
+from onceedit_vllm.cli.quiet import quiet_logs
 
 app = typer.Typer(
     name="onceedit",
@@ -29,14 +28,6 @@ app.command("align")(align.command)
 app.command("generate")(generate.command)
 app.command("inspect")(inspect.command)
 app.command("doctor")(doctor.command)
-
-#: The libraries' own chatter, switched off unless the user set it or is debugging.
-_QUIET = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    "RAY_DEDUP_LOGS": "1",
-}
 
 
 def _show_version(wanted: bool) -> None:
@@ -57,8 +48,4 @@ def _set_up(
 ) -> None:
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
-    if not debugging():
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
-        if not sys.warnoptions:
-            warnings.simplefilter("ignore")
+    quiet_logs()

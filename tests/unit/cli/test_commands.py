@@ -29,7 +29,7 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ONCEEDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("ONCEEDIT_DEBUG", "0")  # so that what --debug sets is taken back
-    for name in ("VLLM_LOGGING_LEVEL", "TRANSFORMERS_VERBOSITY", "TOKENIZERS_PARALLELISM", "RAY_DEDUP_LOGS"):
+    for name in ("VLLM_LOGGING_LEVEL", "TRANSFORMERS_VERBOSITY", "TOKENIZERS_PARALLELISM", "PYTHONWARNINGS"):
         monkeypatch.setenv(name, "set, so that the command leaves it")
 
 
@@ -104,7 +104,6 @@ def test_edit_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (seen["plugin"], seen["edits"], seen["out"]) == ("p", Path("e"), Path("o"))
     assert (seen["unrelated"], seen["resume"], seen["overwrite"]) == (None, False, False)
     assert "1 of 2" in result.stdout
-    assert "Not learnt: b." in result.stderr
     given += ["--lambda", "0.5", "--lr", "0.1", "--epochs", "3", "--seed", "7", "--template", "zsre"]
     given += ["--unrelated", "u", "--resume", "--overwrite"]
     assert run(*given).exit_code == 0
