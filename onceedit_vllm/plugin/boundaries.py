@@ -20,14 +20,14 @@ from typing import Any, Protocol
 
 from tokenizers import AddedToken, Tokenizer, models
 
-from onceedit_vllm.plugin.char_cells import ALL, MARK, WHITESPACE, cell_of
+from onceedit_vllm.plugin.char_cells import MARK, WHITESPACE, cell_of
 from onceedit_vllm.plugin.regex_pairs import RegexPairs, UnprovenError, analyse
 
 METASPACE = "▁"
 
 #: The regex inside the tokenizers library's ByteLevel pre-tokenizer.
 _BYTE_LEVEL_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-#: Pre-tokenizers that work on one piece at a time, whatever its neighbours.
+#: Pre-tokenizers that may follow: they work on one piece at a time, whatever its neighbours.
 _PIECEWISE = ("Split", "Digits", "Punctuation", "ByteLevel", "Whitespace", "WhitespaceSplit")
 
 
@@ -51,7 +51,7 @@ class RegexCuts:
     """Cuts at the borders of regex pre-tokens.
 
     Attributes:
-        stages: The splitting stages up to the first that leaves no character unmatched.
+        stages: The splitting stages that see the text itself, in order.
         joined: Pairs of characters inside some added token.
         composes: The normalizer is NFC, which may join a character and the marks after it.
     """
@@ -64,11 +64,16 @@ class RegexCuts:
         """See :class:`CutRule`."""
         before, after = cell_of(left), cell_of(right)
         # A look-ahead is only ever taken from behind whitespace (see `analyse`).
-        if not before or not after or before & WHITESPACE or left + right in self.joined:
+        if not before or not after or before & WHITESPACE or _pair(left, right) in self.joined:
             return False
         if self.composes and not (_stands_alone(left, before) and _stands_alone(right, after)):
             return False
-        return not any(stage.allows(before, after) for stage in self.stages)
+        for stage in self.stages:
+            if stage.allows(before, after):
+                return False
+            if stage.covers & (before | after):
+                return True  # one of the two is matched, and not together with the other
+        return False
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class BigramCuts:
 
     def allows(self, left: str, right: str) -> bool:
         """See :class:`CutRule`."""
-        return (left + right).replace(" ", METASPACE) not in self.joined
+        return _pair(left, right) not in self.joined
 
 
 def cut_rule(core: Tokenizer) -> CutRule | None:
@@ -94,7 +99,7 @@ def cut_rule(core: Tokenizer) -> CutRule | None:
         if _merges_alone_join(core, vocabulary) and _spells_spaces(
             normalizer, pre_tokenizer, prefixes_alone=not extracted
         ):
-            return BigramCuts(_bigrams([*vocabulary, *(token.content for token in added)]))
+            return BigramCuts(_bigrams(vocabulary))
         stages = _stages(pre_tokenizer, prefixes_alone=not extracted)
         if not _is_deterministic(core) or any(step["type"] != "NFC" for step in normalizer):
             return None
@@ -116,7 +121,12 @@ def _unfolded(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _unfolded(child)
 
 
+def _pair(left: str, right: str) -> str:
+    return (left + right).replace(" ", METASPACE)
+
+
 def _bigrams(texts: Iterable[str]) -> frozenset[str]:
+    """All pairs of neighbouring characters, a space spelled ``▁``."""
     spelled = (text.replace(" ", METASPACE) for text in texts)
     return frozenset(text[i : i + 2] for text in spelled for i in range(len(text) - 1))
 
@@ -177,23 +187,24 @@ def _spells_spaces(
 
 
 def _stages(pre_tokenizer: list[dict[str, Any]], *, prefixes_alone: bool) -> tuple[RegexPairs, ...]:
-    """The stages that decide the cuts.
+    """The stages that decide the cuts: all up to one that respells the text.
 
     Raises:
-        UnprovenError: A stage is of no known kind, or none leaves all characters matched.
+        UnprovenError: There is none, or a stage of no known kind.
     """
     stages: list[RegexPairs] = []
+    respelled = False
     for i, step in enumerate(pre_tokenizer):
         if step.get("add_prefix_space") and (i > 0 or not prefixes_alone):
             raise UnprovenError("a space before every piece")
-        if stages and stages[-1].covers == ALL:
-            # The cut is made. Later stages see one piece at a time.
-            if step["type"] not in _PIECEWISE:
-                raise UnprovenError(step["type"])
-        else:
-            stages.append(_stage(step))
-    if not stages or stages[-1].covers != ALL:
-        raise UnprovenError("characters may stay unmatched")
+        if not respelled:
+            respelled = step["type"] == "ByteLevel"
+            if not respelled or step.get("use_regex", True):
+                stages.append(_stage(step))
+        elif step["type"] not in _PIECEWISE:
+            raise UnprovenError(step["type"])
+    if not stages:
+        raise UnprovenError("no pre-tokenizer splits the text")
     return tuple(stages)
 
 

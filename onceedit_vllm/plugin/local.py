@@ -96,8 +96,8 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=getattr(torch, config.dtype))
-        model.to(device=torch.device(device))
+        model: Any = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=getattr(torch, config.dtype))
+        model.to(torch.device(device))
     except Exception as error:
         raise ModelError(
             f"the plug-in in {model_dir} cannot be loaded to {device!r} ({error}); check the pack with "

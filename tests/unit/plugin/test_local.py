@@ -1,0 +1,109 @@
+"""The plug-in in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onceedit_vllm.config import PlugInConfig
+from onceedit_vllm.errors import ModelError
+from onceedit_vllm.plugin.host import PlugInStep
+from onceedit_vllm.plugin.local import LocalHost
+from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_causal_lm
+from tests.unit.plugin.host_contract import HostContract
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy_model(tmp_path_factory.mktemp("plug-in"), kind="llama", max_positions=256)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def host(folder: Path, model: Any) -> Iterator[LocalHost]:
+    host = LocalHost(folder, model.config.vocab_size - 1, PlugInConfig(device="cpu"))
+    yield host
+    host.shutdown()
+
+
+class TestLocalHost(HostContract):
+    """In this process."""
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 256), (64, 64), (1000, 256)])
+def test_max_context(folder: Path, asked: int | None, given: int) -> None:
+    assert LocalHost(folder, 9, PlugInConfig(max_context=asked)).max_context == given
+
+
+@pytest.mark.parametrize(
+    ("rope", "limit"),
+    [
+        ({"rope_type": "default", "rope_theta": 1e4}, 256),
+        ({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}, 256),
+        (
+            {
+                "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64,
+                "short_factor": [1.0] * 16, "long_factor": [2.0] * 16,
+            },
+            64,
+        ),
+    ],
+)  # fmt: skip
+def test_texts_end_where_rotary_frequencies_would_change(tmp_path: Path, rope: Any, limit: int) -> None:
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    tokenizer = toy_bpe_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=256, rope_parameters=rope,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert LocalHost(tmp_path, 9, PlugInConfig(device="cpu")).max_context == limit
+
+
+def test_rows_without_a_token_have_no_probability(tmp_path: Path) -> None:
+    tokenizer = toy_bpe_tokenizer()
+    toy_causal_lm(len(tokenizer) + 16).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    host = LocalHost(tmp_path, len(tokenizer) - 1, PlugInConfig(device="cpu"))
+    log_probs = host.collect(host.submit([PlugInStep(host.open(), 0, [5, 6])])).log_probs[0]
+    assert log_probs.shape == (len(tokenizer) + 16,)
+    assert (log_probs[len(tokenizer) - 1 :] == -torch.inf).all()
+    assert log_probs.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_bfloat16_gives_float32(folder: Path) -> None:
+    host = LocalHost(folder, 9, PlugInConfig(device="cpu", dtype="bfloat16"))
+    output = host.collect(host.submit([PlugInStep(host.open(), 0, [5, 6])]))
+    assert output.log_probs.dtype == output.weight_logits.dtype == torch.float32
+
+
+def test_what_breaks_inside_comes_out_of_collect(host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("onceedit_vllm.plugin.runtime.PlugInRuntime.step", break_down)
+    ticket = host.submit([PlugInStep(host.open(), 0, [5])])
+    with pytest.raises(ModelError, match="out of memory"):
+        host.collect(ticket)
+
+
+def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        LocalHost(tmp_path, 9, PlugInConfig(device="cpu"))
+
+
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        LocalHost(folder, 9, PlugInConfig(device="hexagon"))
