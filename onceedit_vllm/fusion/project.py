@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.alignment.dense import DenseMap
 
 # Rows gathered per distribution before the dense product is the better deal.
-_TOP_SIZES = (32, 128, 512, 2048)
+_TOP_SIZES = (32, 256, 2048, 8192, 32768)
 # Float32 rounding of the sums below, relative to the largest coordinate.
 _ROUNDING = 1e-5
 
@@ -67,7 +67,9 @@ def fused_peak(
         low, high = torch.zeros_like(known), torch.zeros_like(known)
         for relative_map, values, ids, total in sorted_sides:
             new = slice(taken, size)
-            known += values[new] @ relative_map.rows(ids[new])
+            part = torch.zeros(relative_map.vocab_size, device=known.device)
+            part[ids[new]] = values[new]
+            known += relative_map.project(part[None])[0]
             rest = max(0.0, total - float(values[:size].sum()))
             low.add_(relative_map.smallest, alpha=rest)
             high.add_(relative_map.largest, alpha=rest)
