@@ -26,14 +26,14 @@ def expected(model: Any, token_ids: list[int]) -> tuple[torch.Tensor, float]:
     return logits.log_softmax(-1), weight
 
 
-def check(output: PlugInOutput, model: Any, texts: list[list[int]]) -> None:
-    """The output is what the model says after these texts, in this order."""
+def check(output: PlugInOutput, model: Any, texts: list[list[int]], rtol: float = 0.0) -> None:
+    """The output is what the model says after these texts, in this order, within 1e-4."""
     assert output.log_probs.shape[0] == output.weight_logits.shape[0] == len(texts)
     assert output.log_probs.dtype == output.weight_logits.dtype == torch.float32
     for log_probs, weight_logit, text in zip(*output, texts, strict=True):
         reference, weight = expected(model, text)
-        torch.testing.assert_close(log_probs.cpu(), reference, atol=1e-4, rtol=0)
-        assert float(weight_logit) == pytest.approx(weight, abs=1e-4)
+        torch.testing.assert_close(log_probs.cpu(), reference, atol=1e-4, rtol=rtol)
+        assert float(weight_logit) == pytest.approx(weight, abs=1e-4, rel=rtol)
 
 
 def ask(host: PlugInHost, *steps: PlugInStep) -> PlugInOutput:

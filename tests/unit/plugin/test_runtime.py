@@ -55,8 +55,8 @@ def make(kind: str = "llama", **options: Any) -> PlugInRuntime:
 class Driver:
     """Random opens, steps, rollbacks and closes, every output checked against the model alone."""
 
-    def __init__(self, runtime: PlugInRuntime, seed: int) -> None:
-        self.runtime, self.random = runtime, random.Random(seed)
+    def __init__(self, runtime: PlugInRuntime, seed: int, rtol: float = 0.0) -> None:
+        self.runtime, self.random, self.rtol = runtime, random.Random(seed), rtol
         self.texts: dict[int, list[int]] = {}
 
     def act(self) -> None:
@@ -68,7 +68,8 @@ class Driver:
             del self.texts[slot]
         steps = [self.step(slot) for slot in self.texts if self.random.random() < 0.7]
         if steps:
-            check(self.runtime.step(steps), self.runtime.model, [self.texts[s.slot] for s in steps])
+            texts = [self.texts[step.slot] for step in steps]
+            check(self.runtime.step(steps), self.runtime.model, texts, self.rtol)
 
     def step(self, slot: int) -> PlugInStep:
         rollback = self.random.randint(0, min(4, len(self.texts[slot])))
