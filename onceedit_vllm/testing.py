@@ -85,10 +85,9 @@ def toy_sentencepiece_tokenizer(
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if dummy_prefix else "never")
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.Replace("\n", " ")
-    learner.pre_tokenizer = pre_tokenizer
+    learner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if dummy_prefix else "never")
     learner.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=vocab_size - 259, show_progress=False, special_tokens=[])
     )
@@ -106,7 +105,9 @@ def toy_sentencepiece_tokenizer(
         )
     )
     core.add_special_tokens(special)
-    core.pre_tokenizer = pre_tokenizer
+    # As in the real Llama-2's file: a text that starts with a space keeps it.
+    prefix = [normalizers.Prepend("▁")] if dummy_prefix else []
+    core.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
     last = [decoders.Strip(" ", 1, 0)] if dummy_prefix else []
     core.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *last]
