@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
@@ -34,7 +34,7 @@ def test_a_token_spelt_so_goes_before_a_rewritten_one() -> None:
         assert pairs(find_anchors(plugin, {"▁": 0}, "string")) == {1: 0}
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plugin=vocabularies, llm=vocabularies)
 def test_string_anchors_are_the_common_spellings(plugin: dict[str, int], llm: dict[str, int]) -> None:
     def spellings(vocabulary: dict[str, int]) -> set[str]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -22,14 +22,12 @@ TOKENIZERS = {
 }
 SURFACES = {name: Surface.of(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).filter(
-    # SentencePiece cannot tell U+2581 from a space, and special tokens are no text.
-    lambda text: "▁" not in text and "<" not in text
-)
+# SentencePiece cannot tell U+2581 from a space, and special tokens are no text.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁<"), max_size=40)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts)
 def test_bytes_of_the_tokens_are_the_text(name: str, text: str) -> None:
     ids = TOKENIZERS[name].encode(text, add_special_tokens=True)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onceedit_vllm.config import FusionConfig, MapKind, Solver
@@ -51,7 +51,7 @@ def expected_distribution(logits: torch.Tensor, log_probs: torch.Tensor, alpha: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10_000),
     alpha=st.sampled_from([0.0, 1e-6, 0.3, 0.999, 1.0]),
@@ -71,7 +71,7 @@ def test_sampling_rows_get_the_log_of_the_fused_distribution(
     torch.testing.assert_close(result.exp().sum(), torch.tensor(1.0), atol=1e-5, rtol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10_000), alpha=st.floats(0.0, 1.0, width=32), mask=st.sampled_from([0.0, 0.6]))
 def test_textual_greedy_is_the_most_probable_token(seed: int, alpha: float, mask: float) -> None:
     logits, log_probs = make_batch(seed, 1, mask=mask)

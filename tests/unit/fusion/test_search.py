@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onceedit_vllm.config import FusionConfig
@@ -30,7 +30,7 @@ def random_case(seed: int, sharpness: float, num_tokens: int = 40, num_coordinat
     return llm_map, coordinates, allowed
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10_000),
     sharpness=st.sampled_from([0.01, 1.0, 10.0]),
@@ -74,7 +74,7 @@ def test_at_the_width_of_a_real_vocabulary(peak: float) -> None:
         assert found[row].argmax() == expected.argmax() == llm_map[:, coordinate].argmax()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10_000), sharpness=st.sampled_from([1.0, 3.0, 10.0]))
 def test_the_solvers_agree_on_the_token(seed: int, sharpness: float) -> None:
     """Seen on all maps that are not almost flat; nothing guarantees it after the first step."""
