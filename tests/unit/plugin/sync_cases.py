@@ -77,6 +77,8 @@ def check_following(
         position += len(piece)
         assert update.rollback <= len(read)
         assert update.new_ids or not update.rollback
+        if update.rollback and len(update.new_ids) > 1:
+            assert read[-update.rollback] != update.new_ids[0], "more was forgotten than had changed"
         read = [*read[: len(read) - update.rollback], *update.new_ids]
         assert read == text.ids
         if text.ready:

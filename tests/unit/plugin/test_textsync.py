@@ -196,6 +196,17 @@ class TestWindow:
         body = unlimited.ids[len(leading) :]
         assert stepwise.ids == at_once.ids == [*leading, *body[sync.window_start(len(body)) :]]
 
+    def test_changes_before_the_window_are_not_read(self) -> None:
+        sync = make("digits from the right", max_context=24)
+        text = sync.start([])
+        read = text.ids
+        for digit in "0" * 120:
+            update = text.extend(plain_ids(from_zoo("byte-level"), digit))
+            assert update.rollback <= len(read)
+            read = [*read[: len(read) - update.rollback], *update.new_ids]
+            assert read == text.ids
+        assert len(text.ids) > 18
+
     def test_counted_per_text_and_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
         sync = make(max_context=8)
         long = plain_ids(from_zoo("byte-level"), "The mother tongue of Danielle Darrieux is French. " * 3)

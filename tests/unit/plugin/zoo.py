@@ -127,11 +127,15 @@ ZOO: dict[str, Callable[[], Any]] = {
     "sentencepiece": toy_sentencepiece_tokenizer,
     "sentencepiece, prepending": _prepending,
     "gemma": _gemma_like,
+    # Every further digit moves all groups of three.
+    "digits from the right": lambda: _regex(
+        r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
+    ),
     "unigram": _unigram,
     "byte, slow": _byt5,
 }
 #: Those whose structure allows no proof: their texts are encoded whole.
-UNPROVEN = ("unigram", "byte, slow")
+UNPROVEN = ("digits from the right", "unigram", "byte, slow")
 
 
 @cache
