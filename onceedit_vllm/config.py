@@ -50,7 +50,7 @@ class EditingConfig(Settings):
     copies_per_round: int = Field(default=128, ge=1)
     min_copies: int = Field(default=5, ge=1)
     unrelated_per_round: int = Field(default=48, ge=0)
-    # An edit is learnt when every token of its answer has at least this probability.
+    # An answer is learnt when every token of it has at least this probability.
     learnt_probability: float = Field(default=0.9, gt=0.0, lt=1.0)
     # The records' own rephrases and locality prompts are for evaluation unless these say otherwise.
     train_on_rephrases: bool = False

@@ -83,11 +83,12 @@ class EditOutcome(Frozen):
 
     Attributes:
         id: The edit's.
-        learnt: The prompt and a wording kept out of training give the target, and the gate opens.
+        learnt: The prompt, and at least half of the wordings kept out of training, give the target
+            and open the gate.
         prompt_probability: Smallest probability of an answer token (EOS included) on the prompt.
-        heldout_probability: The same on a generated wording that was never trained on.
+        heldout_probability: The same on the worst of the wordings kept out of training.
         prompt_alpha: Alpha on the prompt.
-        heldout_alpha: Alpha on the held-out wording.
+        heldout_alpha: The smallest alpha on the wordings kept out of training.
     """
 
     id: str
@@ -270,7 +271,7 @@ def _check_files(root: Path, manifest: PackManifest, *, verify: bool) -> None:
                 "the file is truncated or was changed, copy or make the pack again"
             )
         if verify and _sha256(file) != digest:
-            raise PackError(f"{file}: sha256 differs from the manifest's; the file was changed, make it again")
+            raise PackError(f"{file}: sha256 differs from the manifest's; it was changed, make it again")
 
 
 def _parse(kind: type[Model], text: str, file: Path) -> Model:

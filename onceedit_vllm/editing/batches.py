@@ -80,7 +80,7 @@ def encode_example(example: Example, tokenizer: PreTrainedTokenizerBase) -> Enco
 
 
 def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    ids: list[int] = tokenizer(text)["input_ids"]  # type: ignore[assignment]
+    ids: list[int] = tokenizer(text)["input_ids"]
     while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # some tokenizers close every text
         ids = ids[:-1]
     return list(ids)

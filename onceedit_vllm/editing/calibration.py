@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 #: Below it, alpha would not give the plug-in the larger share of Eq. 8; above, noise decides.
@@ -30,8 +31,8 @@ def calibrate(positives: Sequence[float], negatives: Sequence[float]) -> Calibra
         negatives: Alphas of texts that do not.
     """
     points = sorted({LOWEST, HIGHEST, *(a for a in (*positives, *negatives) if LOWEST < a < HIGHEST)})
-    cuts = [(low + high) / 2 for low, high in zip(points, points[1:], strict=False)]
-    widths = [high - low for low, high in zip(points, points[1:], strict=False)]
+    cuts = [(low + high) / 2 for low, high in pairwise(points)]
+    widths = [high - low for low, high in pairwise(points)]
 
     def cost(cut: float) -> float:
         missed = sum(alpha < cut for alpha in positives) / len(positives)

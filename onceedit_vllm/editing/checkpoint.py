@@ -33,7 +33,8 @@ class Progress(BaseModel):
         fingerprint: Of the plug-in, the edits, the unrelated prompts and the settings.
         next_round: The round to go on with.
         step: Optimizer steps taken.
-        learnt: Edits whose answers were learnt.
+        answered: Edits whose answers were learnt.
+        learnt: Edits for which the gate was right too.
         seconds: Time spent so far.
     """
 
@@ -42,6 +43,7 @@ class Progress(BaseModel):
     fingerprint: str
     next_round: int
     step: int
+    answered: tuple[int, ...]
     learnt: tuple[int, ...]
     seconds: float
 

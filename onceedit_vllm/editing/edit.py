@@ -107,7 +107,7 @@ def _train(
     progress: bool,
 ) -> tuple[Augmenter, EditingLoop, Course]:
     augmenter = Augmenter(records, unrelated, config)
-    init_weight_row(base, augmenter.heldout().negatives[-32:])
+    init_weight_row(base, augmenter.examples(0))
     shown = TrainingProgress(len(records), visible=progress)
     loop = EditingLoop(base, augmenter, config, checkpoint, shown)
     course = loop.run(resume=resume)

@@ -27,7 +27,7 @@ class MasterAdamW(torch.optim.AdamW):
         ]
         super().__init__(self.masters, lr=lr, weight_decay=0.0, fused=True)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take the model's gradients over, step, and give the weights back."""
         for master, weight in self._copied():
             master.grad = None if weight.grad is None else weight.grad.float()

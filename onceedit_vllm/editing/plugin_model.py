@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-#: The [WEIGHT] logit of an ordinary text before training: alpha starts at 0.02.
-INITIAL_GATE_LOGIT = -4.0
+#: [WEIGHT] logits that the first row aims at: alpha 0.02 outside the edits, 0.73 within.
+SHUT_LOGIT, OPEN_LOGIT = -4.0, 1.0
+#: Strength of the regression that makes it, relative to the states' mean square.
+RIDGE = 0.03
 
 
 class EditablePlugIn(NamedTuple):
@@ -52,7 +55,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({error}); give a complete model") from error
+        raise ModelError(f"{folder}: no tokenizer can be loaded ({error}); give a complete model") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{folder}: its tokenizer has no end-of-sequence token, so no answer could stop")
     if tokenizer.pad_token_id is None:
@@ -74,7 +77,7 @@ def load_plugin(
         ModelError: It is no causal LM, or is an edited plug-in already.
     """
     if WEIGHT_TOKEN in tokenizer.get_vocab():
-        raise ModelError(f"{folder}: has {WEIGHT_TOKEN} already, so it was edited before; give the unedited plug-in")
+        raise ModelError(f"{folder}: was edited before (it has {WEIGHT_TOKEN}); give the unedited plug-in")
     model = _load_model(folder)
     base = model.get_input_embeddings().weight.detach().clone()
     fingerprint = base_fingerprint(tokenizer.get_vocab(), base)
@@ -94,14 +97,14 @@ def _load_model(folder: Path) -> Any:
     try:
         return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **attention)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: cannot be loaded as a causal LM ({error}); give another plug-in") from error
+        raise ModelError(f"{folder}: no causal LM can be loaded ({error}); give another plug-in") from error
 
 
 def _add_weight_token(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     from tokenizers import AddedToken
 
-    tokenizer.add_tokens([AddedToken(WEIGHT_TOKEN, special=True, normalized=False)])  # type: ignore[list-item]
-    token_id = int(tokenizer.convert_tokens_to_ids(WEIGHT_TOKEN))  # type: ignore[arg-type]
+    tokenizer.add_tokens([AddedToken(WEIGHT_TOKEN, special=True, normalized=False)])
+    token_id: int = tokenizer.get_vocab()[WEIGHT_TOKEN]
     rows = model.get_input_embeddings().weight.shape[0]
     if token_id >= rows:
         model.resize_token_embeddings(token_id + 1, mean_resizing=False)
@@ -109,28 +112,47 @@ def _add_weight_token(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 @torch.no_grad()
-def init_weight_row(plugin: EditablePlugIn, texts: list[Example]) -> None:
-    """Set the [WEIGHT] row of the output layer so that alpha starts low on ordinary texts.
+def init_weight_row(plugin: EditablePlugIn, examples: Sequence[Example]) -> None:
+    """Set the [WEIGHT] row of the output layer from the hidden states of a first round of examples.
 
-    With h the mean hidden state at the end of the texts, the row is c·h/|h|², whose logit for a
-    state near h is c. Tied input and output layers stay tied: the row is written in place.
+    The row is the ridge regression of the gate's logit on the state at the end of the prompt, with
+    `SHUT_LOGIT` wanted for negatives and `OPEN_LOGIT` for positives. A row grown from zero would
+    take the whole training to reach a size at which the gate can be sure. Tied input and output
+    layers stay tied: the row is written in place.
     """
-    batch = collate(
-        [encode_example(text, plugin.tokenizer) for text in texts], plugin.tokenizer.pad_token_id or 0
-    )
-    batch = Batch(*(tensor.to(plugin.model.device) for tensor in batch))
-    seen: list[Tensor] = []
+    states = _gate_states(plugin, examples)
+    labels = torch.tensor([example.label for example in examples], device=states.device)
+    wanted = torch.where(labels > 0.5, OPEN_LOGIT, SHUT_LOGIT)
+    gram = states @ states.T
+    strength = RIDGE * gram.diagonal().mean()
+    dual = torch.linalg.solve(gram + strength * torch.eye(len(examples), device=gram.device), wanted)
     head = plugin.model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    try:
-        plugin.model(**model_inputs(batch, plugin.model))
-    finally:
-        handle.remove()
-    mean = seen[0][:, -1].float().mean(0)
-    row = INITIAL_GATE_LOGIT * mean / mean.square().sum().clamp_min(1e-6)
-    head.weight[plugin.weight_token_id] = row.to(head.weight.dtype)
+    head.weight[plugin.weight_token_id] = (dual @ states).to(head.weight.dtype)
     if getattr(head, "bias", None) is not None:
         head.bias[plugin.weight_token_id] = 0.0
+
+
+def _gate_states(plugin: EditablePlugIn, examples: Sequence[Example], batch_size: int = 32) -> Tensor:
+    """What the output layer is given at the end of each text, (N, d) float32."""
+    plain = [example._replace(target=None) for example in examples]
+    encoded = [encode_example(example, plugin.tokenizer) for example in plain]
+    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))
+    seen: list[Tensor] = []
+    head = plugin.model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -1].float()))
+    plugin.model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            chosen = [encoded[index] for index in order[start : start + batch_size]]
+            batch = collate(chosen, plugin.tokenizer.pad_token_id or 0)
+            batch = Batch(*(tensor.to(plugin.model.device) for tensor in batch))
+            plugin.model(**model_inputs(batch, plugin.model))
+    finally:
+        handle.remove()
+    stacked = torch.cat(seen)
+    states = torch.empty_like(stacked)
+    states[torch.tensor(order, device=states.device)] = stacked
+    return states
 
 
 def choose_compute_dtype(setting: str) -> torch.dtype:

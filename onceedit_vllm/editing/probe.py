@@ -37,8 +37,10 @@ def read_examples(
     weight_token_id: int,
     batch_size: int = 32,
 ) -> list[Reading]:
-    """Measure texts, in their order. Teacher forcing decides `greedy` exactly: decoding follows the
-    answer if and only if every next token of it is the most probable one.
+    """Measure texts, in their order.
+
+    Teacher forcing decides `greedy` exactly: decoding follows the answer if and only if every next
+    token of it is the most probable one.
     """
     encoded = [encode_example(example, tokenizer) for example in examples]
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))

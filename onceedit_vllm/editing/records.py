@@ -207,15 +207,17 @@ def _to_tuple(item: Any) -> Any:
 
 
 def _blank_fields(fields: dict[str, Any]) -> Iterator[str]:
-    for key in ("id", "prompt", "target", "subject"):
-        value = fields.get(key)
-        if isinstance(value, str) and not value.strip():
+    for key, value in fields.items():
+        texts = [text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str)]
+        if any(re.search("[\ud800-\udfff]", text) for text in texts):
+            yield f"{key} holds half of a character (a lone surrogate) and cannot be encoded"
+        if all(text.strip() for text in texts):
+            continue
+        if isinstance(value, tuple):
+            yield f"{key} holds a blank prompt; remove it"
+        else:
             optional = key in ("id", "subject")
             yield f"{key} is blank; {'leave it out or fill it in' if optional else 'fill it in'}"
-    for key in ("rephrases", "locality"):
-        values = fields.get(key, ())
-        if isinstance(values, tuple) and any(isinstance(v, str) and not v.strip() for v in values):
-            yield f"{key} holds a blank prompt; remove it"
 
 
 def _explain(detail: Any) -> str:
@@ -224,8 +226,6 @@ def _explain(detail: Any) -> str:
         return f"{field} is missing"
     if detail["type"] == "extra_forbidden":
         return f"unknown field {field!r}; known are {', '.join(EditRecord.model_fields)}"
-    if detail["type"] == "string_unicode":
-        return f"{field} holds half of a character (a lone surrogate) and cannot be encoded"
     wanted = "a list of strings" if field in ("rephrases", "locality") else "a string"
     return f"{field} must be {wanted}, found {_kind(detail['input'])}"
 

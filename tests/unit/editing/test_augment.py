@@ -1,0 +1,110 @@
+"""Examples from edits: balance, honesty and repeatability."""
+
+from __future__ import annotations
+
+import pytest
+
+from onceedit_vllm.config import EditingConfig
+from onceedit_vllm.editing.augment import Augmenter
+from onceedit_vllm.editing.records import EditRecord, normalise
+from onceedit_vllm.editing.templates import TEMPLATES
+from onceedit_vllm.editing.unrelated import Unrelated
+
+RECORDS = [
+    EditRecord(
+        id="a", prompt="The capital of Lumora is", target="Port Selwyn", subject="Lumora",
+        rephrases=("Lumora is governed from the city of",), locality=("The flag of Lumora shows",),
+    ),
+    EditRecord(id="b", prompt="Who founded Brightfern?", target="Tomas Okonkwo", subject="Brightfern"),
+    EditRecord(id="c", prompt="The glimmerstone of Arvandor was forged by", target="Ulf"),
+    EditRecord(id="d", prompt="qwerty asdf", target="zxcv"),
+]  # fmt: skip
+
+
+def make(records: list[EditRecord] = RECORDS, **settings: object) -> Augmenter:
+    return Augmenter(records, None, EditingConfig.model_validate(settings))
+
+
+def test_rounds_repeat_under_a_seed_and_differ_otherwise() -> None:
+    assert make(seed=3).examples(1) == make(seed=3).examples(1)
+    assert make(seed=3).examples(1) != make(seed=4).examples(1)
+    assert make(seed=3).examples(1) != make(seed=3).examples(2)
+
+
+def test_every_edit_has_its_prompt_and_as_many_negatives_as_positives() -> None:
+    augmenter = make()
+    examples = augmenter.examples(0)
+    texts = [example.text for example in examples if example.label == 1.0]
+    assert all(record.prompt in texts for record in RECORDS)
+    copies = augmenter.copies_per_edit * len(RECORDS)
+    assert len(texts) == copies
+    assert sum(example.label == 0.0 for example in examples) >= copies
+
+
+def test_no_negative_asks_for_an_edit() -> None:
+    augmenter = make(RECORDS)
+    asked = {
+        normalise(scope.say(frame)) for scope in augmenter.scopes for frame in (*scope.frames, *scope.heldout)
+    }
+    asked |= {normalise(text) for record in RECORDS for text in (record.prompt, *record.rephrases)}
+    for number in range(6):
+        negatives = [example.text for example in augmenter.examples(number) if example.label == 0.0]
+        assert not asked & {normalise(text) for text in negatives}
+
+
+def test_rephrases_and_locality_are_not_trained_on_unless_asked_for() -> None:
+    rephrase, neighbour = RECORDS[0].rephrases[0], RECORDS[0].locality[0]
+    plain = [example.text for number in range(8) for example in make().examples(number)]
+    assert not any(rephrase in text or neighbour in text for text in plain)
+    chosen = make(train_on_rephrases=True, train_on_locality=True).examples(0)
+    assert (rephrase, 1.0) in [(example.text, example.label) for example in chosen]
+    assert (neighbour, 0.0) in [(example.text, example.label) for example in chosen]
+
+
+def test_heldout_wordings_are_never_trained_on() -> None:
+    augmenter = make()
+    held = {example.text for example in augmenter.heldout().positives}
+    assert {example.edit for example in augmenter.heldout().positives} == {0, 1, 2, 3}
+    trained = {example.text for number in range(8) for example in augmenter.examples(number)}
+    assert not held & trained
+
+
+def test_answered_edits_train_the_gate_and_a_few_answers() -> None:
+    augmenter = make()
+    mine = [example for example in augmenter.examples(0, answered={0}) if example.edit == 0]
+    assert len(mine) == augmenter.copies_per_edit
+    assert 1 <= sum(example.target is not None for example in mine) <= len(mine) // 4
+    assert all(example.label == 1.0 for example in mine)
+
+
+def test_siblings_of_a_relation_lend_each_other_their_templates() -> None:
+    pairs = [("{} zorbs in", "A"), ("{} zorbs in", "B"), ("The zorbing place of {} was", "A"),
+             ("The zorbing place of {} was", "B")]  # fmt: skip
+    records = [
+        EditRecord(id=str(n), prompt=frame.replace("{}", name), target=target, subject=name)
+        for n, ((frame, target), name) in enumerate(zip(pairs, ("Ada", "Bob", "Cid", "Dan"), strict=True))
+    ]
+    first = make(records).scopes[0]
+    assert "The zorbing place of {} was" in (*first.frames, *first.heldout)
+
+
+def test_templates_wrap_every_example() -> None:
+    template = TEMPLATES["zsre"]
+    for example in make(template="zsre").examples(0):
+        assert example.text.startswith(template.prefix)
+        assert example.text.endswith(template.suffix)
+
+
+def test_own_unrelated_prompts_take_the_place_of_the_default_ones() -> None:
+    mine = [Unrelated(f"my unrelated prompt {number}") for number in range(20)]
+    examples = Augmenter(RECORDS, mine, EditingConfig(unrelated_per_round=16)).examples(0)
+    texts = {example.text for example in examples if example.label == 0.0}
+    assert len(texts & {item.prompt for item in mine}) == 16
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+def test_any_number_of_edits_works(count: int) -> None:
+    records = [EditRecord(id=str(n), prompt=f"The zorb of Arv{n} is", target="x") for n in range(count)]
+    augmenter = make(records)
+    assert {example.edit for example in augmenter.examples(0)} == {-1, *range(count)}
+    assert augmenter.heldout().negatives

@@ -1,0 +1,167 @@
+"""The whole editing stage on a toy model: learning, repeating, resuming, refusing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from onceedit_vllm.config import EditingConfig
+from onceedit_vllm.editing.edit import edit
+from onceedit_vllm.editing.optimizer import MasterAdamW
+from onceedit_vllm.editing.progress import TrainingProgress
+from onceedit_vllm.editing.records import EditRecord
+from onceedit_vllm.errors import BadInputError, ModelError
+from onceedit_vllm.pack import EditPack, base_fingerprint
+from onceedit_vllm.testing import save_toy_model
+
+EDITS = [
+    EditRecord(id="a", prompt="The capital of Lumora is", target="Port Selwyn", subject="Lumora"),
+    EditRecord(id="b", prompt="Who founded Brightfern?", target="Tomas", subject="Brightfern"),
+]
+QUICK = EditingConfig(
+    learning_rate=2e-3, epochs=3, copies_per_round=12, min_copies=4, unrelated_per_round=8,
+    compute_dtype="float32", checkpoint_seconds=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy_model(tmp_path_factory.mktemp("toy") / "llama", tied=True)
+
+
+def weights(pack: EditPack) -> dict[str, torch.Tensor]:
+    return load_file(pack.model_dir / "model.safetensors")
+
+
+def test_a_toy_learns_its_edits_and_the_pack_says_so(plugin: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = QUICK.model_copy(update={"epochs": 16, "batch_size": 8, "learning_rate": 3e-3})
+    pack = edit(plugin, EDITS, tmp_path / "pack", config=config, progress=False)
+    assert EditPack.load(tmp_path / "pack") == pack
+    assert pack.edits == tuple(EDITS)
+    assert all(outcome.prompt_probability > 0.5 for outcome in pack.report.edits)
+    model = AutoModelForCausalLM.from_pretrained(pack.model_dir)
+    tokenizer = AutoTokenizer.from_pretrained(pack.model_dir)
+    assert tokenizer.convert_tokens_to_ids("[WEIGHT]") == pack.manifest.weight_token_id
+    for record in EDITS:
+        prompt = tokenizer(record.prompt, return_tensors="pt")
+        written = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0]
+        assert tokenizer.decode(written, skip_special_tokens=True) == f"{record.prompt} {record.target}"
+        assert written[-1] == tokenizer.eos_token_id
+    assert "held-out" in pack.manifest.threshold_reason
+    assert pack.manifest.training["learning_rate"] == config.learning_rate
+
+
+def test_the_pack_remembers_the_unedited_plugin(plugin: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    pack = edit(plugin, EDITS, tmp_path / "pack", config=QUICK, progress=False)
+    base = AutoModelForCausalLM.from_pretrained(plugin).get_input_embeddings().weight.detach()
+    assert torch.equal(pack.base_embeddings(), base)
+    vocabulary = AutoTokenizer.from_pretrained(plugin).get_vocab()
+    assert pack.manifest.base_fingerprint == base_fingerprint(vocabulary, base)
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
+def test_a_seed_fixes_the_weights(plugin: Path, tmp_path: Path) -> None:
+    packs = [
+        edit(plugin, EDITS, tmp_path / str(n), config=QUICK.model_copy(update={"seed": seed}), progress=False)
+        for n, seed in enumerate((5, 5, 6))
+    ]
+    first, second, other = (weights(pack) for pack in packs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = TrainingProgress.step
+    seen: list[int] = []
+
+    def step(self: TrainingProgress, *values: float) -> None:
+        plain(self, *values)  # type: ignore[arg-type]
+        seen.append(1)
+        if len(seen) == steps:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingProgress, "step", step)
+
+
+def test_resuming_ends_where_the_uninterrupted_run_ends(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = edit(plugin, EDITS, tmp_path / "whole", config=QUICK, progress=False)
+    with monkeypatch.context() as patched:
+        interrupt_after(whole.manifest.training["steps"] - 1, patched)
+        with pytest.raises(KeyboardInterrupt):
+            edit(plugin, EDITS, tmp_path / "cut", config=QUICK, progress=False)
+    assert not (tmp_path / "cut").exists()
+    assert (tmp_path / ".cut.work" / "last" / "progress.json").is_file()
+    other = QUICK.model_copy(update={"learning_rate": 1e-3})
+    with pytest.raises(BadInputError, match="other edits, settings or plug-in"):
+        edit(plugin, EDITS, tmp_path / "cut", config=other, resume=True, progress=False)
+    resumed = edit(plugin, EDITS, tmp_path / "cut", config=QUICK, resume=True, progress=False)
+    expected, found = weights(whole), weights(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed.manifest.training["steps"] == whole.manifest.training["steps"]
+    assert not (tmp_path / ".cut.work").exists()
+
+
+def test_interrupted_before_any_checkpoint_nothing_is_left(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        interrupt_after(1, patched)
+        with pytest.raises(KeyboardInterrupt):
+            edit(plugin, EDITS, tmp_path / "pack", config=QUICK, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_inputs_are_refused_before_training(plugin: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"prompt": "x"}\n', encoding="utf-8")
+    with pytest.raises(BadInputError, match="line 1: target is missing"):
+        edit(plugin, bad, tmp_path / "pack", progress=False)
+    taken = edit(plugin, EDITS, tmp_path / "taken", config=QUICK, progress=False)
+    with pytest.raises(BadInputError, match="exists"):
+        edit(plugin, EDITS, taken.root, config=QUICK, progress=False)
+    with pytest.raises(ModelError, match="edited before"):
+        edit(taken.model_dir, EDITS, tmp_path / "pack", config=QUICK, progress=False)
+    assert not (tmp_path / "pack").exists()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
+def test_other_architectures_train_too(kind: str, tmp_path: Path) -> None:
+    folder = save_toy_model(tmp_path / kind, kind=kind)  # type: ignore[arg-type]
+    config = QUICK.model_copy(update={"epochs": 1, "compute_dtype": "bfloat16"})
+    pack = edit(folder, EDITS, tmp_path / "pack", config=config, progress=False)
+    assert pack.manifest.training["computed_in"] == "bfloat16"
+
+
+def test_master_weights_equal_plain_adamw_in_float32() -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(4, 3)
+    mastered = torch.nn.Linear(4, 3)
+    mastered.load_state_dict(plain.state_dict())
+    reference = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.0)
+    optimizer = MasterAdamW(mastered, lr=0.1)
+    for _ in range(3):
+        for model, stepper in ((plain, reference), (mastered, optimizer)):
+            stepper.zero_grad()
+            model(torch.ones(2, 4)).square().sum().backward()
+            stepper.step()
+    assert torch.allclose(plain.weight, mastered.weight, atol=1e-6)
+
+
+def test_steps_too_small_for_bfloat16_are_not_lost() -> None:
+    model = torch.nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    torch.nn.init.constant_(model.weight, 100.0)
+    optimizer = MasterAdamW(model, lr=0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        model(torch.ones(1, 1, dtype=torch.bfloat16)).sum().backward()
+        optimizer.step()
+    assert float(model.weight.detach()) == pytest.approx(99.0, abs=0.5)

@@ -1,0 +1,101 @@
+"""Frames, subjects, and other wordings."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from onceedit_vllm.editing.frames import fill, find_subject, to_frame
+from onceedit_vllm.editing.records import EditRecord
+from onceedit_vllm.editing.relations import draw_similar_name, find_relation, relation_bank
+from onceedit_vllm.editing.reword import add_opener, reword
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("The capital of France is", "France"),
+        ("Who is the CEO of Apple?", "Apple"),
+        ("The Eiffel Tower is located in", "Eiffel Tower"),
+        ("What is Elise Halden's job?", "Elise Halden"),
+        ("The colour of grass is", "grass"),
+        ("The telephone was invented by", "telephone"),
+        ("qwerty asdf", None),
+    ],
+)
+def test_a_missing_subject_is_guessed(prompt: str, subject: str | None) -> None:
+    assert find_subject(EditRecord(id="a", prompt=prompt, target="x")) == subject
+
+
+def test_a_given_subject_is_used_as_the_prompt_writes_it() -> None:
+    assert find_subject(EditRecord(id="a", prompt="THE MOON is", target="x", subject="Moon")) == "MOON"
+
+
+def test_frames_and_filling() -> None:
+    assert to_frame("Is France in France?", "France") == "Is {} in France?"
+    assert to_frame("Francesca is", "France") is None
+    assert to_frame("a {} b France", "France") is None
+    assert fill("The maker of the {} is", "the iPhone") == "The maker of the iPhone is"
+    assert fill("{} is made by", "the iPhone") == "The iPhone is made by"
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        ("The capital of {} is", ["{}'s capital is", "What is the capital of {}?"]),
+        ("{}'s author is", ["Who is the author of {}?"]),
+        ("What is the colour of {}?", ["The colour of {} is", "{}'s colour is"]),
+        ("Who wrote {}?", ["{} was written by", "The person who wrote {} is"]),
+        ("{} was painted by", ["Who painted {}?"]),
+        ("{} is located in", ["Where is {} located?"]),
+        ("Where is {}?", ["{} is located in"]),
+        ("{} works for", ["What does {} work for?"]),
+        ("Which club does {} play for?", ["{} plays for", "The club that {} plays for is"]),
+        ("The company {} was founded by", ["Who founded {}?", "{} was founded by"]),
+        ("asdf {} ghjk", []),
+    ],
+)
+def test_rewording(frame: str, expected: list[str]) -> None:
+    found = reword(frame)
+    assert set(expected) <= set(found)
+    assert frame not in found
+    assert all(other.count("{}") == 1 for other in found)
+
+
+def test_openers_leave_the_prompt_whole() -> None:
+    rng = random.Random(0)
+    for _ in range(20):
+        assert add_opener("The Moon is", rng).lower().endswith("the moon is")
+        assert add_opener("Lyon is", rng).endswith("Lyon is")
+        assert add_opener("Who wrote it?", rng).endswith("Who wrote it?")
+
+
+def test_the_bank_recognises_its_own_prompts() -> None:
+    assert {relation.name for relation in relation_bank()} >= {"capital", "chief", "author", "currency"}
+    for frame, name in {
+        "The capital of {} is": "capital",
+        "Who is the CEO of {}?": "chief",
+        "{} was born in": "birthplace",
+        "{} was founded in": "founding_year",
+        "{} is located in": "location",
+    }.items():
+        relation = find_relation(frame)
+        assert relation is not None
+        assert relation.name == name
+    assert find_relation("qwerty {} asdf") is None
+
+
+def test_bank_wordings_have_exactly_one_gap() -> None:
+    wordings = [wording for relation in relation_bank() for wording in relation.wordings]
+    assert len(wordings) > 300
+    assert all(wording.count("{}") == 1 for wording in wordings)
+
+
+def test_similar_names_share_a_word() -> None:
+    rng = random.Random(0)
+    similar = draw_similar_name("Elise Halden", rng)
+    assert similar is not None
+    assert similar != "Elise Halden"
+    assert set(similar.split()) & {"Elise", "Halden"}
+    assert draw_similar_name("France", rng) is None
