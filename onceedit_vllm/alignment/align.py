@@ -22,6 +22,7 @@ from onceedit_vllm.alignment.cache import (
 from onceedit_vllm.alignment.dense import STATISTICS, DenseMap
 from onceedit_vllm.alignment.embeddings import load_embeddings, read_config, tensor_fingerprint
 from onceedit_vllm.alignment.report import AlignmentReport, AnyMap, make_report
+from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.alignment.statistics import Progress, build_dense_map
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.alignment.textual import carry_table, textual_maps
@@ -44,6 +45,7 @@ class Alignment:
         llm_map: R_l.
         carry: (V_s,) int64, the textual map as a table: plug-in token -> LLM token, -1 where none.
             End of sequence goes to end of sequence, [WEIGHT] to -1.
+        spellings: Plug-in tokens that the LLM writes in several tokens.
         report: The numbers.
     """
 
@@ -51,6 +53,7 @@ class Alignment:
     plugin_map: AnyMap
     llm_map: AnyMap
     carry: Tensor
+    spellings: Spellings
     report: AlignmentReport
 
 
@@ -78,6 +81,7 @@ class _Tables:
 
     anchors: Anchors
     carry: Tensor
+    spellings: Spellings
     plugin_map: AnyMap
     llm_map: AnyMap
 
@@ -133,7 +137,9 @@ def align(
         from_cache=from_cache,
         warnings=warnings,
     )
-    return Alignment(tables.anchors, tables.plugin_map, tables.llm_map, tables.carry, report)
+    return Alignment(
+        tables.anchors, tables.plugin_map, tables.llm_map, tables.carry, tables.spellings, report
+    )
 
 
 def _plugin_side(pack: EditPack | str | Path) -> _Side:
@@ -186,9 +192,11 @@ def _build(plugin: _Side, llm: _Side, config: AlignmentConfig, advance: Progress
     )
     inside = (found.plugin_ids < plugin.size) & (found.llm_ids < llm.size)
     anchors = Anchors(found.plugin_ids[inside], found.llm_ids[inside], found.matching)
-    carry = carry_table(surfaces[plugin.name], surfaces[llm.name], llm.tokenizer, anchors, plugin.size)
+    carry, spellings = carry_table(
+        surfaces[plugin.name], surfaces[llm.name], llm.tokenizer, anchors, plugin.size
+    )
     if config.kind == "textual":
-        return _Tables(anchors, carry, *textual_maps(anchors, carry, llm.size))
+        return _Tables(anchors, carry, spellings, *textual_maps(anchors, carry, llm.size))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     maps = [
         build_dense_map(
@@ -200,7 +208,7 @@ def _build(plugin: _Side, llm: _Side, config: AlignmentConfig, advance: Progress
         ).to(torch.device("cpu"))
         for side, ids in ((plugin, anchors.plugin_ids), (llm, anchors.llm_ids))
     ]
-    return _Tables(anchors, carry, maps[0], maps[1])
+    return _Tables(anchors, carry, spellings, maps[0], maps[1])
 
 
 def _checked_surface(side: _Side) -> Surface:
@@ -220,6 +228,9 @@ def _tensors(tables: _Tables) -> dict[str, Tensor]:
         "plugin_ids": tables.anchors.plugin_ids,
         "llm_ids": tables.anchors.llm_ids,
         "carry": tables.carry,
+        "spelling.tokens": tables.spellings.tokens,
+        "spelling.ids": tables.spellings.ids,
+        "spelling.ends": tables.spellings.ends,
     }
     for name, relative_map in (("plugin", tables.plugin_map), ("llm", tables.llm_map)):
         if isinstance(relative_map, DenseMap):
@@ -234,13 +245,14 @@ def _restore(folder: Path, plugin: _Side, llm: _Side, config: AlignmentConfig) -
     try:
         anchors = Anchors(tensors["plugin_ids"], tensors["llm_ids"], config.matching)
         carry = tensors["carry"]
+        spellings = Spellings(*(tensors[f"spelling.{name}"] for name in ("tokens", "ids", "ends")))
         if config.kind == "textual":
-            return _Tables(anchors, carry, *textual_maps(anchors, carry, llm.size))
+            return _Tables(anchors, carry, spellings, *textual_maps(anchors, carry, llm.size))
         plugin_map = _dense_from(config.kind, "plugin", plugin.table, anchors.plugin_ids, tensors)
         llm_map = _dense_from(config.kind, "llm", llm.table, anchors.llm_ids, tensors)
     except KeyError:
         return None
-    return _Tables(anchors, carry, plugin_map, llm_map)
+    return _Tables(anchors, carry, spellings, plugin_map, llm_map)
 
 
 def _dense_from(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: Raised whenever the same inputs would give other tensors.
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 
 _TENSORS = "alignment.safetensors"
 _IDENTITY = "alignment.json"

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onceedit_vllm.alignment.surface import Surface
+from onceedit_vllm.alignment.spelling import Spellings, spell
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from onceedit_vllm.alignment.anchors import Anchors
+    from onceedit_vllm.alignment.surface import Surface
     from onceedit_vllm.config import MapKind
 
 
@@ -84,7 +85,7 @@ def textual_maps(anchors: Anchors, carry: Tensor, llm_size: int) -> tuple[Textua
 
 def carry_table(
     plugin: Surface, llm: Surface, llm_tokenizer: Any, anchors: Anchors, plugin_size: int
-) -> Tensor:
+) -> tuple[Tensor, Spellings]:
     """The textual map as a table: plug-in token id -> LLM token id.
 
     A token goes to the LLM token of the same bytes, else to the first LLM token of its own text.
@@ -98,7 +99,7 @@ def carry_table(
         plugin_size: V_s, the number of probabilities the plug-in gives.
 
     Returns:
-        (V_s,) int64.
+        (V_s,) int64, and the whole spelling of the tokens that the LLM writes in several.
     """
     carry = torch.full((plugin_size,), -1, dtype=torch.int64)
     missing: dict[int, bytes] = {}
@@ -110,41 +111,11 @@ def carry_table(
             missing[index] = text
         else:
             carry[index] = partner
-    for index, token in _first_tokens(missing, llm, llm_tokenizer).items():
-        carry[index] = token
+    spelt = spell(missing, llm, llm_tokenizer)
+    for index, ids in spelt.items():
+        carry[index] = ids[0]
     if anchors.matching == "bytes":
         carry[anchors.plugin_ids] = anchors.llm_ids
     if plugin.eos_id is not None and llm.eos_id is not None:
         carry[plugin.eos_id] = llm.eos_id
-    return carry
-
-
-def _first_tokens(missing: dict[int, bytes], llm: Surface, llm_tokenizer: Any) -> dict[int, int]:
-    """The first LLM token of each text, as the LLM's tokenizer cuts it where that is well defined."""
-    whole = {index: text.decode() for index, text in missing.items() if _is_utf8(text)}
-    cut: dict[int, list[int]] = {}
-    if whole:
-        encoded = llm_tokenizer(list(whole.values()), add_special_tokens=False)["input_ids"]
-        cut = dict(zip(whole, encoded, strict=True))
-    longest = max(map(len, llm.id_of), default=0)
-    first: dict[int, int] = {}
-    for index, text in missing.items():
-        head = cut[index][0] if cut.get(index) else -1
-        spelt = llm.token_bytes[head] if 0 <= head < llm.vocab_size else None
-        if spelt and text.startswith(spelt):
-            first[index] = head
-            continue
-        # Half a character, or a dummy prefix in the way: the longest token that begins the text.
-        prefixes = (text[:size] for size in range(min(len(text), longest), 0, -1))
-        found = next((llm.id_of[prefix] for prefix in prefixes if prefix in llm.id_of), None)
-        if found is not None:
-            first[index] = found
-    return first
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return carry, Spellings.of({index: ids for index, ids in spelt.items() if len(ids) > 1})

@@ -9,15 +9,19 @@ import torch
 from torch.nn.functional import pad
 
 from onceedit_vllm.alignment.dense import DenseMap
+from onceedit_vllm.fusion.owed import SpellingBook
 from onceedit_vllm.fusion.project import fused_peak
 from onceedit_vllm.fusion.search import search_columns
 from onceedit_vllm.fusion.textual import Carrier, fuse_textual_inplace, keep_winner_inplace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from onceedit_vllm.alignment.align import Alignment
     from onceedit_vllm.config import FusionConfig
+    from onceedit_vllm.fusion.owed import Owed
 
 
 class FuseCounts(NamedTuple):
@@ -60,10 +64,18 @@ class Fuser:
         self._alignment = alignment
         self._config = config
         self._tables: dict[tuple[torch.device, int, int], _Tables] = {}
+        #: What the LLM writes in several tokens; the runner asks it what is owed.
+        self.book = SpellingBook(alignment.spellings, alignment.carry)
 
     @torch.no_grad()
     def fuse_rows_inplace(
-        self, logits: Tensor, rows: Tensor, plugin_log_probs: Tensor, alpha: Tensor, want_search: Tensor
+        self,
+        logits: Tensor,
+        rows: Tensor,
+        plugin_log_probs: Tensor,
+        alpha: Tensor,
+        want_search: Tensor,
+        owed: Sequence[Owed | None] | None = None,
     ) -> FuseCounts:
         """Replace some rows of a batch; the others keep their bits.
 
@@ -78,6 +90,8 @@ class Fuser:
             alpha: (n,) float32.
             want_search: (n,) bool. True: the search result (greedy). False: log P in the LLM's
                 vocabulary, by the textual map whatever the alignment's kind.
+            owed: Per row, the rest of a plug-in token that the LLM writes in several tokens; the
+                search over a dense kind does not know of it.
 
         Returns:
             Counts of what was done; they sum up over calls.
@@ -90,7 +104,7 @@ class Fuser:
         tables = self._tables_for(device, logits.shape[1], log_probs.shape[1])
 
         results = logits.index_select(0, rows).to(torch.float32)
-        good = fuse_textual_inplace(results, log_probs, alpha, tables.carrier)
+        good = fuse_textual_inplace(results, log_probs, alpha, tables.carrier, owed)
         searching = (good & want_search).nonzero().squeeze(1)
         certified = 0
         if len(searching):
@@ -145,7 +159,7 @@ class Fuser:
             if isinstance(alignment.plugin_map, DenseMap) and isinstance(alignment.llm_map, DenseMap):
                 maps = (alignment.plugin_map.to(device), alignment.llm_map.to(device))
             self._tables[key] = _Tables(
-                carrier=Carrier.of(alignment.carry[:plugin_width], llm_width, device),
+                carrier=Carrier.of(alignment.carry[:plugin_width], self.book.targets, llm_width, device),
                 anchor_llm_ids=alignment.anchors.llm_ids.to(device),
                 maps=maps,
             )

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from onceedit_vllm.fusion.owed import owe_inplace
 from onceedit_vllm.fusion.search import FLOOR
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
+
+    from onceedit_vllm.fusion.owed import Owed
 
 
 class Carrier(NamedTuple):
@@ -19,7 +24,7 @@ class Carrier(NamedTuple):
     Attributes:
         sources: (m,) int64, plug-in tokens that have a place in the LLM's vocabulary.
         slots: (m,) int64, the index of that place in ``targets``.
-        targets: (u,) int64, the distinct places.
+        targets: (u,) int64, the distinct places, ascending.
     """
 
     sources: Tensor
@@ -27,14 +32,28 @@ class Carrier(NamedTuple):
     targets: Tensor
 
     @classmethod
-    def of(cls, carry: Tensor, llm_width: int, device: torch.device) -> Carrier:
-        """Lay out a carry table (V_s,); places beyond the LLM's logits are dropped."""
+    def of(cls, carry: Tensor, further: Tensor, llm_width: int, device: torch.device) -> Carrier:
+        """Lay out a carry table (V_s,); places beyond the LLM's logits are dropped.
+
+        Args:
+            carry: (V_s,) int64.
+            further: (f,) int64, LLM tokens that need a place too: those that continue a spelling.
+            llm_width: V_l.
+            device: Where the tables go.
+        """
         sources = ((carry >= 0) & (carry < llm_width)).nonzero().squeeze(1)
-        targets, slots = carry[sources].unique(return_inverse=True)
-        return cls(sources.to(device), slots.to(device), targets.to(device))
+        places = torch.cat([carry[sources], further[further < llm_width]])
+        targets, slots = places.unique(return_inverse=True)
+        return cls(sources.to(device), slots[: len(sources)].to(device), targets.to(device))
 
 
-def fuse_textual_inplace(logits: Tensor, plugin_log_probs: Tensor, alpha: Tensor, carrier: Carrier) -> Tensor:
+def fuse_textual_inplace(
+    logits: Tensor,
+    plugin_log_probs: Tensor,
+    alpha: Tensor,
+    carrier: Carrier,
+    owed: Sequence[Owed | None] | None = None,
+) -> Tensor:
     """Turn the LLM's logits into log P, ``P = alpha q + (1 - alpha) p_l`` renormalised (Eq. 8).
 
     q is the plug-in's distribution carried over; what falls on masked tokens is dropped. Masked
@@ -45,6 +64,7 @@ def fuse_textual_inplace(logits: Tensor, plugin_log_probs: Tensor, alpha: Tensor
         plugin_log_probs: (n, V_s) float32.
         alpha: (n,) float32.
         carrier: The carry table.
+        owed: Per row, what the plug-in's last token still lacks.
 
     Returns:
         (n,) bool, the rows in which P is a distribution; the others hold nothing of use.
@@ -56,6 +76,8 @@ def fuse_textual_inplace(logits: Tensor, plugin_log_probs: Tensor, alpha: Tensor
     carried.scatter_add_(
         1, carrier.slots.expand(len(logits), -1), plugin_log_probs[:, carrier.sources].exp_()
     )
+    if owed is not None:
+        owe_inplace(carried, carrier.targets, owed)
     carried.mul_(alpha[:, None]).masked_fill_(at_targets == -math.inf, 0.0)
     total = (1 - alpha) + carried.sum(dim=1)
     shift = ((1 - alpha).log().clamp(min=FLOOR) - normaliser - total.log())[:, None]

@@ -28,8 +28,12 @@ class Row:
         output_ids: LLM tokens generated so far.
         alpha: The ensemble weight, None until the gate has decided.
         gated: True when the edits take part in this request.
-        key: The prompt's name in the gate's memory.
         failed: True once the plug-in failed on this row; the LLM answers alone from then on.
+        key: The prompt's name in the gate's memory.
+        slot: The plug-in's slot, None while it has none.
+        text: The same text in plug-in tokens.
+        num_synced: Output tokens that the plug-in has been told of.
+        history: (V_s,) log-probabilities the plug-in gave, by the number of output tokens before.
     """
 
     prompt_ids: Sequence[int]
@@ -43,8 +47,8 @@ class Row:
     key: str = ""
     slot: int | None = None
     text: SyncedText | None = None
-    log_probs: torch.Tensor | None = None
-    _num_synced: int = 0
+    num_synced: int = 0
+    history: dict[int, torch.Tensor] = field(default_factory=dict)
     _rollback: int = 0
     _pending: list[int] = field(default_factory=list)
 
@@ -53,30 +57,36 @@ class Row:
         self.text = text
         self._pending = list(text.ids)
 
-    def sync_outputs(self) -> bool:
-        """Translate output tokens the plug-in has not read yet.
-
-        Returns:
-            True when the plug-in can speak for the next token: the text ends in a whole character
-            and the LLM has not ended its answer.
-        """
+    def sync_outputs(self, end: int) -> None:
+        """Translate the output tokens up to ``end`` that the plug-in has not been told of."""
         assert self.text is not None
-        new_ids = self.output_ids[self._num_synced :]
+        new_ids = self.output_ids[self.num_synced : end]
         if new_ids:
-            self._num_synced = len(self.output_ids)
+            self.num_synced = end
             self._merge(self.text.extend(new_ids))
-        return self.text.ready and not self.text.ended
 
     def _merge(self, update: SyncUpdate) -> None:
         kept = max(0, len(self._pending) - update.rollback)
         self._rollback += max(0, update.rollback - len(self._pending))
         self._pending = [*self._pending[:kept], *update.new_ids]
 
-    def take_step(self) -> PlugInStep | None:
-        """What the plug-in has to read now, None when it is up to date."""
-        if not self._pending:
-            return None
-        assert self.slot is not None
-        step = PlugInStep(self.slot, self._rollback, tuple(self._pending))
+    @property
+    def num_pending(self) -> int:
+        """Plug-in tokens that the plug-in has not read yet."""
+        return len(self._pending)
+
+    def take_step(self, slot: int) -> PlugInStep:
+        """What the plug-in has to read now; nothing is pending afterwards."""
+        step = PlugInStep(slot, self._rollback, tuple(self._pending))
         self._rollback, self._pending = 0, []
         return step
+
+    def heard(self, log_probs: torch.Tensor, reach: int) -> None:
+        """Keep what the plug-in says about the next token, and the last ``reach`` things it said."""
+        self.history[self.num_synced] = log_probs
+        for position in [p for p in self.history if p < self.num_synced - reach]:
+            del self.history[position]
+
+    def said_before(self, num_tokens: int) -> torch.Tensor | None:
+        """What the plug-in said before the last output tokens, None where it was not asked."""
+        return self.history.get(len(self.output_ids) - num_tokens)

@@ -18,7 +18,8 @@ from onceedit_vllm.runner.row import Row
 
 if TYPE_CHECKING:
     from onceedit_vllm.fusion.fuser import Fuser
-    from onceedit_vllm.plugin.host import PlugInHost
+    from onceedit_vllm.fusion.owed import Owed
+    from onceedit_vllm.plugin.host import PlugInHost, PlugInStep
     from onceedit_vllm.plugin.textsync import TextSync
 
 logger = logging.getLogger("onceedit_vllm.runner")
@@ -41,6 +42,8 @@ class FusionStep:
         self._textsync = textsync
         self._fuser = fuser
         self._gate = gate
+        # How many output tokens back the plug-in's words still matter.
+        self._reach = fuser.book.reach
         self.counts: Counter[str] = Counter()
 
     def close(self, row: Row) -> None:
@@ -62,9 +65,9 @@ class FusionStep:
         """
         try:
             self._decide([row for _, row in rows if row.alpha is None and not row.failed])
-            speaking = [(i, row) for i, row in rows if row.gated and not row.failed and self._may_speak(row)]
-            self._read([row for _, row in speaking])
-            self._fuse(logits, [(i, row) for i, row in speaking if row.log_probs is not None])
+            gated = [(i, row) for i, row in rows if row.gated and not row.failed]
+            self._catch_up([row for _, row in gated])
+            self._fuse(logits, gated)
         except Exception as error:
             self._give_up([row for _, row in rows if row.gated or row.alpha is None], error)
 
@@ -98,47 +101,83 @@ class FusionStep:
         self._gate.record(row.key, alpha, gated)
         if not gated:
             self.close(row)
-            row.text = row.log_probs = None
+            row.text = None
+            row.history.clear()
 
-    def _may_speak(self, row: Row) -> bool:
-        """True when the plug-in can say something about this row's next token."""
-        ready = row.sync_outputs()
-        if row.text is not None and row.text.ended:
+    def _catch_up(self, rows: Sequence[Row]) -> None:
+        """Let the plug-in read all output tokens.
+
+        Usually that is one token and one round. A resumed request reads its last few tokens one by
+        one, because what the plug-in said between them matters (see :class:`SpellingBook`).
+        """
+        behind = [row for row in rows if self._is_followed(row)]
+        for row in behind:
+            row.sync_outputs(max(row.num_synced, len(row.output_ids) - self._reach))
+        self._read(behind)
+        while behind := [row for row in behind if row.num_synced < len(row.output_ids)]:
+            for row in behind:
+                row.sync_outputs(row.num_synced + 1)
+            self._read(behind)
+
+    def _is_followed(self, row: Row) -> bool:
+        """False once the LLM has ended its answer; the plug-in's slot is free then."""
+        if row.text is None or row.text.ended:
             self.close(row)
-        return ready
+            return False
+        return True
 
     def _read(self, rows: Sequence[Row]) -> None:
-        """Let the plug-in read what each row has pending; its last words stay on the row."""
-        for row in rows:
-            if row.slot is None:
-                row.slot = self._host.open()
-        stepping = [(row, step) for row in rows if (step := row.take_step()) is not None]
+        """Let the plug-in read what each row has pending, and keep what it says."""
+        stepping = [(row, self._step_of(row)) for row in rows if row.num_pending]
         if not stepping:
             return
         output = self._host.collect(self._host.submit([step for _, step in stepping]))
         for i, (row, _) in enumerate(stepping):
-            row.log_probs = output.log_probs[i]
+            row.heard(output.log_probs[i], self._reach)
             if row.alpha is None:
                 self._gate.remember(row.key, float(output.weight_logits[i]))
 
+    def _step_of(self, row: Row) -> PlugInStep:
+        if row.slot is None:
+            row.slot = self._host.open()
+        return row.take_step(row.slot)
+
     def _fuse(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
-        if not rows:
+        speaking = [(i, row, *said) for i, row in rows if (said := self._say(row)) is not None]
+        if not speaking:
             return
+        indexed = [(i, row) for i, row, _, _ in speaking]
         # A logit bias belongs to the answer, not to the LLM's opinion: off before fusion, on after.
-        self._shift_biases(logits, rows, -1.0)
+        self._shift_biases(logits, indexed, -1.0)
         try:
             counts = self._fuser.fuse_rows_inplace(
                 logits,
-                torch.tensor([i for i, _ in rows], device=logits.device),
-                torch.stack([row.log_probs for _, row in rows if row.log_probs is not None]).to(
-                    logits.device
-                ),
-                torch.tensor([row.alpha or 0.0 for _, row in rows], device=logits.device),
-                torch.tensor([row.want_search for _, row in rows], device=logits.device),
+                torch.tensor([i for i, _ in indexed], device=logits.device),
+                torch.stack([log_probs for _, _, log_probs, _ in speaking]).to(logits.device),
+                torch.tensor([row.alpha or 0.0 for _, row in indexed], device=logits.device),
+                torch.tensor([row.want_search for _, row in indexed], device=logits.device),
+                [owed for _, _, _, owed in speaking],
             )
             self.counts.update(counts._asdict())
         finally:
-            self._shift_biases(logits, rows, 1.0)
+            self._shift_biases(logits, indexed, 1.0)
+
+    def _say(self, row: Row) -> tuple[torch.Tensor, Owed | None] | None:
+        """What the plug-in says about a row's next token; None leaves the row to the LLM.
+
+        It says nothing after the end of the answer. In the middle of a character it can only finish
+        the token it began.
+        """
+        if row.text is None or row.text.ended:
+            return None
+        owed = self._fuser.book.owed(row.output_ids[-self._reach :] if self._reach else (), row.said_before)
+        log_probs = row.said_before(0)
+        if log_probs is not None and row.text.ready:
+            return log_probs, owed
+        if owed is None:
+            return None
+        base = next(row.history[position] for position in sorted(row.history, reverse=True))
+        return base, owed._replace(weight=1.0)
 
     @staticmethod
     def _shift_biases(logits: torch.Tensor, rows: Sequence[IndexedRow], sign: float) -> None:

@@ -33,7 +33,7 @@ def test_rows_columns_and_projection_agree() -> None:
 def make_carry(plugin: object, llm: object, size: int) -> tuple[torch.Tensor, Surface, Surface]:
     anchors = find_anchors(plugin, llm, pair_eos=True)
     left, right = Surface.of(plugin), Surface.of(llm)
-    return carry_table(left, right, llm, anchors, size), left, right
+    return carry_table(left, right, llm, anchors, size)[0], left, right
 
 
 def test_carry_goes_to_equal_bytes_or_to_the_first_token_of_the_text() -> None:
@@ -83,5 +83,5 @@ def test_broken_bytes_go_to_their_longest_prefix() -> None:
     left.token_bytes[300] = b"\xe6\x97"  # two thirds of a character
     anchors = find_anchors(plugin, llm)
     anchors = Anchors(anchors.plugin_ids[:5], anchors.llm_ids[:5], "bytes")
-    carry = carry_table(left, right, llm, anchors, len(plugin))
+    carry, _ = carry_table(left, right, llm, anchors, len(plugin))
     assert right.token_bytes[carry[300]] == b"\xe6"

@@ -13,6 +13,7 @@ from onceedit_vllm.alignment.align import Alignment
 from onceedit_vllm.alignment.anchors import Anchors
 from onceedit_vllm.alignment.embeddings import load_embeddings
 from onceedit_vllm.alignment.report import make_report
+from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.alignment.statistics import build_dense_map
 from onceedit_vllm.alignment.textual import textual_maps
 from onceedit_vllm.config import MapKind
@@ -66,4 +67,4 @@ def toy_alignment(
             build_dense_map(kind, toy_embeddings(llm_size, seed=seed + 2), llm_ids),
         )
     report = make_report(anchors, *maps, (16, 16), seconds=0.0, from_cache=False, warnings=())
-    return Alignment(anchors, *maps, carry, report)
+    return Alignment(anchors, *maps, carry, Spellings.of({}), report)

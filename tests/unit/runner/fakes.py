@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import torch
 
+from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
 
 VOCAB = 12
@@ -15,6 +17,8 @@ VOCAB = 12
 EDITED = 7
 #: An LLM token that ends the answer.
 EOS = 0
+#: Plug-in token 5 is written 5 then 9 by the LLM; everything else is written as it is.
+SPELT = {5: [5, 9]}
 
 
 class FakeHost:
@@ -63,18 +67,23 @@ class FakeUpdate(NamedTuple):
 
 
 class FakeText:
-    """LLM tokens are plug-in tokens here; token 11 is half a character."""
+    """LLM tokens are plug-in tokens here; token 11 is half a character and waits for the next."""
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = list(ids)
+        self._waiting: list[int] = []
         self.ready = True
         self.ended = False
 
     def extend(self, llm_ids: Sequence[int]) -> FakeUpdate:
         self.ended = self.ended or EOS in llm_ids
+        self._waiting.extend(llm_ids)
         self.ready = llm_ids[-1] != 11
-        self.ids.extend(llm_ids)
-        return FakeUpdate(0, tuple(llm_ids))
+        if not self.ready:
+            return FakeUpdate(0, ())
+        new_ids, self._waiting = tuple(self._waiting), []
+        self.ids.extend(new_ids)
+        return FakeUpdate(0, new_ids)
 
 
 class FakeSync:
@@ -91,6 +100,8 @@ class FakeFuser:
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[int], list[float], list[bool]]] = []
+        self.owed: list[list[Owed | None]] = []
+        self.book = SpellingBook(Spellings.of(SPELT), torch.arange(VOCAB))
 
     def fuse_rows_inplace(
         self,
@@ -99,7 +110,9 @@ class FakeFuser:
         plugin_log_probs: torch.Tensor,
         alpha: torch.Tensor,
         want_search: torch.Tensor,
+        owed: list[Owed | None],
     ) -> FakeCounts:
+        self.owed.append(owed)
         self.calls.append((rows.tolist(), alpha.tolist(), want_search.tolist()))
         logits[rows] = plugin_log_probs.clamp(min=-50.0)
         return FakeCounts(len(rows))

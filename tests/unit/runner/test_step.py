@@ -159,3 +159,34 @@ def test_requests_after_a_failure_are_served_again(step, host):
     logits = some_logits(1)
     step.run(logits, [(0, Row(prompt_ids=[EDITED]))])
     assert int(logits[0].argmax()) == EDITED + 1
+
+
+def test_what_a_spelt_token_lacks_is_owed(step):
+    row = Row(prompt_ids=[EDITED, 4])
+    step.run(some_logits(1), [(0, row)])
+    row.output_ids.append(5)
+    step.run(some_logits(1), [(0, row)])
+    assert step._fuser.owed[0] == [None]
+    (owed,) = step._fuser.owed[1]
+    assert (owed.ids.tolist(), owed.probs.tolist(), owed.weight) == ([9], [1.0], 1.0)
+
+
+def test_what_is_owed_survives_a_preemption(step):
+    live = Row(prompt_ids=[EDITED, 4])
+    step.run(some_logits(1), [(0, live)])
+    live.output_ids.append(5)
+    step.run(some_logits(1), [(0, live)])
+    step.close(live)
+    step.run(some_logits(1), [(0, Row(prompt_ids=[EDITED, 4], output_ids=[5]))])
+    (before,), (after,) = step._fuser.owed[-2:]
+    assert before is not None
+    assert before.weight == after.weight
+    assert torch.equal(before.ids, after.ids)
+
+
+def test_nothing_is_owed_for_a_token_the_plugin_did_not_mean(step):
+    row = Row(prompt_ids=[EDITED, 2])
+    step.run(some_logits(1), [(0, row)])
+    row.output_ids.append(5)
+    step.run(some_logits(1), [(0, row)])
+    assert step._fuser.owed[-1] == [None]
