@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onceedit_vllm.config import ServingConfig
+from onceedit_vllm.config import GenerationConfig, ServingConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.runner.gate import prompt_key
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
 
 PROCESSOR = "onceedit_vllm:OnceEditLogitsProcessor"
+DEFAULTS = GenerationConfig()
+#: Longest text of the engines made here; enough for prompts and answers, small for memory.
+LONGEST_TEXT = 2048
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ def generate(
     prompts: Sequence[str],
     *,
     compare: bool = False,
-    max_tokens: int = 32,
-    temperature: float = 0.0,
-    seed: int | None = None,
+    max_tokens: int = DEFAULTS.max_tokens,
+    temperature: float = DEFAULTS.temperature,
+    seed: int | None = DEFAULTS.seed,
     config: ServingConfig | None = None,
     **engine_args: Any,
 ) -> list[Generation]:
@@ -82,14 +85,15 @@ def generate(
     Raises:
         OnceEditError: The pack, the model or an option cannot be used.
     """
-    from vllm import SamplingParams
-
     from onceedit_vllm.models import resolve_model
     from onceedit_vllm.pack import EditPack
 
     config = config or ServingConfig(pack=Path(pack))
     EditPack.load(config.pack)
     folder = resolve_model(str(llm))
+
+    from vllm import SamplingParams  # takes seconds: after everything that can be refused at once
+
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed, ignore_eos=True)
     plain = _run(folder, prompts, params, {}, engine_args) if compare else [None] * len(prompts)
     with tempfile.TemporaryDirectory(prefix="onceedit-") as scratch:
@@ -156,7 +160,7 @@ def create_llm(folder: Path, **engine_args: Any) -> LLM:
     defaults: dict[str, Any] = {
         "dtype": "bfloat16",
         "enforce_eager": True,
-        "max_model_len": 2048,
+        "max_model_len": min(LONGEST_TEXT, _context_of(folder)),
         "max_num_seqs": 64,
         "disable_log_stats": True,
     }
@@ -164,6 +168,14 @@ def create_llm(folder: Path, **engine_args: Any) -> LLM:
         # vLLM's own default on a CPU takes a large share of the machine's memory.
         defaults["kv_cache_memory_bytes"] = 1 << 30
     return LLM(model=str(folder), **{**defaults, **engine_args})
+
+
+def _context_of(folder: Path) -> int:
+    """The longest text of a model, by its config; names differ between architectures."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    return int(getattr(config, "max_position_embeddings", None) or LONGEST_TEXT)
 
 
 def close_llm(engine: LLM) -> None:
