@@ -45,11 +45,11 @@ class EditingConfig(Settings):
     epochs: int = Field(default=8, ge=1)
     seed: int = 0
     # Sequences in a batch; batches are made of texts of similar length.
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=24, ge=1)
     # Positives of all edits in one round of examples, spread evenly, but at least `min_copies` each.
-    copies_per_round: int = Field(default=128, ge=1)
+    copies_per_round: int = Field(default=112, ge=1)
     min_copies: int = Field(default=5, ge=1)
-    unrelated_per_round: int = Field(default=48, ge=0)
+    unrelated_per_round: int = Field(default=28, ge=0)
     # An answer is learnt when every token of it has at least this probability.
     learnt_probability: float = Field(default=0.9, gt=0.0, lt=1.0)
     # The records' own rephrases and locality prompts are for evaluation unless these say otherwise.

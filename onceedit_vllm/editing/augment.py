@@ -87,12 +87,12 @@ class Augmenter:
         copies = self.copies_per_edit
         found: list[Example] = []
         for index, scope in enumerate(self.scopes):
-            kept = copies if index not in answered else max(1, copies // 4)
-            texts = [scope.record.prompt]
-            texts += [self._draw_positive(scope, number, rng) for number in range(copies - 1)]
-            texts += scope.record.rephrases if self._config.train_on_rephrases else ()
-            found += [self._positive(index, text, answer=at < kept) for at, text in enumerate(texts)]
-            found += [self._negative(self._draw_negative(scope, rng)) for _ in range(copies)]
+            kept = copies if index not in answered else copies // 2
+            positives, neighbours = self._draw_pairs(scope, copies, rng)
+            positives += scope.record.rephrases if self._config.train_on_rephrases else ()
+            found += [self._positive(index, text, answer=at < kept) for at, text in enumerate(positives)]
+            others = [self._draw_negative(scope, rng) for _ in range(copies - len(neighbours) // 2)]
+            found += [self._negative(text) for text in (*neighbours, *others)]
             if self._config.train_on_locality:
                 found += [self._negative(text) for text in scope.record.locality]
         count = min(len(self._unrelated), max(self._config.unrelated_per_round, len(self.scopes)))
@@ -128,17 +128,33 @@ class Augmenter:
         target = self.scopes[index].record.target if answer else None
         return Example(self._template.wrap(text), target, 1.0, index)
 
-    def _draw_positive(self, scope: Scope, number: int, rng: random.Random) -> str:
-        text = scope.record.prompt
-        if scope.frames and rng.random() < 0.85:
-            text = scope.say(rng.choice(scope.frames))
-        return self._surround(text, rng, plain=0.6 if number else 0.0)
+    def _draw_pairs(self, scope: Scope, copies: int, rng: random.Random) -> tuple[list[str], list[str]]:
+        """Texts that ask for the edit, and for most of them the same text about somebody else.
+
+        Only the subject tells the two apart, so the gate has to look at it. The prompt itself comes
+        first, as it is.
+        """
+        positives, neighbours = [scope.record.prompt], []
+        for number in range(copies):
+            frame = scope.frame
+            if scope.frames and number and rng.random() < 0.85:
+                frame = rng.choice(scope.frames)
+            text = scope.say(frame) if frame else scope.record.prompt
+            how = rng.random()
+            if number:
+                positives.append(self._surround(text, random.Random(how)))
+            neighbour = self._swap_subject(scope, frame, rng)
+            if neighbour and normalise(neighbour) not in self._claimed:
+                neighbours.append(self._surround(neighbour, random.Random(how), plain=0.6 if number else 1.0))
+        return positives, neighbours
 
     def _surround(self, text: str, rng: random.Random, plain: float = 0.6) -> str:
         """Leave a text as it is, or put an opener or a sentence before it or a chat around it."""
         if rng.random() < plain:
             return text
         draw = rng.random()
+        if draw < 0.1:
+            return text.lower()
         if draw < 0.4:
             return add_opener(text, rng)
         if draw < 0.75 or self._template.prefix:
@@ -163,30 +179,26 @@ class Augmenter:
         if scope.frame is None or scope.subject is None:
             other = rng.choice(relation_bank())
             return _say(rng, other.wordings, draw_name(other.subject, rng))
-        if draw < 0.45:
-            return self._swap_subject(scope, rng, heldout)
+        if heldout and draw < 0.5:
+            return self._swap_subject(scope, rng.choice((scope.frame, *scope.heldout)), rng)
         if draw < 0.75:
             return self._swap_relation(scope, scope.name or scope.subject, rng)
-        if draw < 0.85:
-            frames = (scope.frame, *(scope.heldout if heldout else scope.frames))
-            similar = draw_similar_name(scope.subject, rng)
-            return fill(rng.choice(frames), similar) if similar else self._swap_subject(scope, rng, heldout)
-        if draw < 0.92:
+        if draw < 0.9:
             return self._swap_relation(scope, scope.record.target, rng)
         return self._swap_relation(scope, draw_name(scope.kind, rng), rng)
 
-    def _swap_subject(self, scope: Scope, rng: random.Random, heldout: bool) -> str | None:
+    def _swap_subject(self, scope: Scope, frame: str | None, rng: random.Random) -> str | None:
         """The same question about somebody else: a neighbour."""
-        other = rng.choice(self.scopes)
-        name = draw_name(scope.kind, rng)
-        if rng.random() < 0.2 and other.name and not same_relation(other, scope):
-            name = other.name
-        if normalise(name).removeprefix("the ") == normalise(scope.subject or "").removeprefix("the "):
+        if frame is None or scope.subject is None:
             return None
-        frame = scope.frame
-        if rng.random() < 0.5:
-            frame = rng.choice((scope.heldout if heldout else scope.frames) or (scope.frame,))
-        return fill(frame, name) if frame and not self._is_edited(name, scope) else None
+        draw = rng.random()
+        name = draw_name(scope.kind, rng)
+        other = rng.choice(self.scopes)
+        if draw < 0.15 and other.name and not same_relation(other, scope):
+            name = other.name
+        elif draw < 0.3:
+            name = draw_similar_name(scope.subject, rng) or name
+        return None if self._is_edited(name, scope) else fill(frame, name)
 
     def _is_edited(self, name: str, scope: Scope) -> bool:
         plain = normalise(name).removeprefix("the ")

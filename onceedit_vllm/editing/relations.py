@@ -34,6 +34,16 @@ ABOUT = (
 )  # fmt: skip
 
 
+#: Words in a name that tell its type.
+_TELLTALE = {
+    "person": r"dr\.|mr\.|mrs\.|ms\.|prof\.|professor|sir|saint|king|queen|prince|princess|captain",
+    "building": r"tower|museum|bridge|castle|cathedral|church|palace|stadium|school|university|college",
+    "company": r"inc\.?|corp\.?|ltd\.?|gmbh|company|robotics|systems|motors|airlines|bank|foods|media",
+    "place": r"river|lake|mount|mountain|sea|ocean|valley|desert|island|bay|reef|forest",
+    "city": r"city of|port|saint-",
+}
+
+
 class Relation(NamedTuple):
     """One relation of the bank. Wordings are frames, see :mod:`onceedit_vllm.editing.frames`."""
 
@@ -82,12 +92,15 @@ def subject_types() -> tuple[str, ...]:
 
 
 def find_type(subject: str) -> str | None:
-    """The type of a subject that is itself in the name lists."""
+    """The type of a subject that is in the name lists, or that tells it by a word of its own."""
     plain = subject.lower().removeprefix("the ")
     for kind in subject_types():
         if any(plain == name.lower().removeprefix("the ") for name in _names()[kind]):
             return kind
-    return None
+    for kind, words in _TELLTALE.items():
+        if re.search(rf"\b(?:{words})(?!\w)", plain):
+            return kind
+    return "person" if subject.split()[0] in _names()["first"] and " " in subject else None
 
 
 def draw_name(kind: str | None, rng: random.Random) -> str:

@@ -22,6 +22,15 @@ _PARTICIPLES = {
     "bought": "bought", "sold": "sold", "held": "held", "taught": "taught", "beat": "beaten",
 }  # fmt: skip
 
+_PAST = {
+    "won": "win", "sank": "sink", "wrote": "write", "sang": "sing", "took": "take", "gave": "give",
+    "ran": "run",
+    "led": "lead", "built": "build", "made": "make", "found": "find", "began": "begin", "became": "become",
+    "went": "go", "came": "come", "grew": "grow", "spoke": "speak", "taught": "teach", "fought": "fight",
+    "met": "meet", "fell": "fall", "flew": "fly", "held": "hold", "sold": "sell", "bought": "buy",
+    "spent": "spend",
+}  # fmt: skip
+
 #: Said in front of a half sentence or a question without changing what is asked.
 HALF_SENTENCE_OPENERS = (
     "It is known that ", "In fact, ", "Fact: ", "Complete the sentence: ", "As far as I know, ",
@@ -56,6 +65,10 @@ def _lower_first(frame: str) -> str:
     return frame[:1].lower() + frame[1:] if first.rstrip(",") in OPENERS else frame
 
 
+def _upper_first(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _noun_rule(frame: str) -> Iterator[str]:
     """The NOUN of X is / X's NOUN is / What is the NOUN of X? -> each other."""
     patterns = (
@@ -83,10 +96,12 @@ def _say_noun(noun: str, of: str, gap: str, be: str) -> Iterator[str]:
     yield f"Can you tell me {ask.lower()} the {noun} {of} {gap} {be}?"
     yield f"The {noun} {of} {gap}:"
     yield f"Asked about the {noun} {of} {gap}, the answer is"
+    yield f"What is the name of the {noun} {of} {gap}?"
     if of != "in" and " of " not in noun:
-        the_gap = gap if gap.startswith(GAP) else "The" + gap.removeprefix("the")
+        the_gap = _upper_first(gap)
         yield f"{the_gap}'s {noun} {be}"
         yield f"{ask} {be} {gap}'s {noun}?"
+        yield f"The name of {gap}'s {noun} is"
         yield f"{the_gap} has as its {noun}"
         yield f"For {gap}, the {noun} {be}"
         yield f"When it comes to {gap}, the {noun} {be}"
@@ -109,7 +124,7 @@ def _who_rule(frame: str) -> Iterator[str]:
 
 
 def _say_who(past: str, participle: str, rest: str) -> Iterator[str]:
-    upper = rest[:1].upper() + rest[1:] if not rest.startswith(GAP) else rest
+    upper = _upper_first(rest)
     yield f"{upper} was {participle} by"
     yield f"Who {past} {rest}?"
     yield f"By whom was {rest} {participle}?"
@@ -139,7 +154,7 @@ def _place_rule(frame: str) -> Iterator[str]:
     match = re.match(rf"^where {_BE} (?P<rest>.*\{{\}})(?P<verb> \w+)? ?\?$", frame, re.IGNORECASE)
     if match:
         rest, be, verb = match["rest"], match["be"], match["verb"] or " located"
-        upper = rest[:1].upper() + rest[1:] if not rest.startswith(GAP) else rest
+        upper = _upper_first(rest)
         yield f"{upper} {be}{verb} in"
         yield f"The place where {rest} {be}{verb} is"
         yield f"Tell me where {rest} {be}{verb}."
@@ -149,21 +164,99 @@ def _place_rule(frame: str) -> Iterator[str]:
 def _verb_rule(frame: str) -> Iterator[str]:
     """X VERBS (object or preposition) -> What does X VERB ...?"""
     match = re.match(
-        r"^(?P<rest>(?:the )?(?:\w+ )?\{\}) (?P<verb>\w+?(?P<s>es|s))(?P<tail>( \w+){0,3})$",
+        r"^(?P<rest>(?:the )?(?:\w+ )?\{\}) (?P<verb>\w+?s)(?P<tail>( \w+){0,5})$", frame, re.IGNORECASE
+    )
+    if match and match["verb"] not in ("is", "was", "has", "does"):
+        yield from _say_verb(_lower_first(match["rest"]), "does", match["verb"], match["tail"])
+    match = re.match(
+        r"^(?P<rest>(?:the )?(?:\w+ )?\{\}) (?P<verb>\w+)(?P<tail>( [\w.]+){0,6})$", frame, re.IGNORECASE
+    )
+    if match and (match["verb"] in _PAST or match["verb"].endswith("ed")):
+        yield from _say_verb(_lower_first(match["rest"]), "did", match["verb"], match["tail"])
+
+
+def _say_verb(rest: str, helper: str, verb: str, tail: str) -> Iterator[str]:
+    stem = _stem(verb)
+    bare = re.sub(r" (the|an?)$", "", tail)
+    upper = _upper_first(rest)
+    year = re.fullmatch(r"(?P<middle>.*?) in (the year|year)", tail)
+    if year:
+        middle = year["middle"]
+        yield f"When {helper} {rest} {stem}{middle}?"
+        yield f"In what year {helper} {rest} {stem}{middle}?"
+        yield f"In which year {helper} {rest} {stem}{middle}?"
+        yield f"The year in which {rest} {verb}{middle} was"
+        yield f"{upper} {verb}{middle} in"
+        return
+    noun = re.fullmatch(r"(?P<middle>.*) the (?P<noun>\w+)", tail)
+    if noun:
+        yield f"Which {noun['noun']} {helper} {rest} {stem}{noun['middle']}?"
+        yield f"What {noun['noun']} {helper} {rest} {stem}{noun['middle']}?"
+        yield f"The {noun['noun']} that {rest} {verb}{noun['middle']} is"
+        yield f"Do you know which {noun['noun']} {rest} {verb}{noun['middle']}?"
+        return
+    yield f"What {helper} {rest} {stem}{bare}?"
+    yield f"Do you know what {rest} {verb}{bare}?"
+    yield f"Tell me what {rest} {verb}{bare}."
+    yield f"What {rest} {verb}{bare} is"
+    preposition = re.fullmatch(r"(?P<middle>.*) (?P<at>in|at|on|to|from|with|for|into|of)", bare)
+    if preposition:
+        middle, at = preposition["middle"], preposition["at"]
+        yield f"{at.capitalize()} what {helper} {rest} {stem}{middle}?"
+        yield f"{at.capitalize()} which one {helper} {rest} {stem}{middle}?"
+        if at in ("in", "at", "on", "to"):
+            yield f"Where {helper} {rest} {stem}{middle}?"
+    if verb in ("lies", "stands", "sits"):
+        yield f"{upper} is located{tail}"
+        yield f"{upper} can be found{tail}"
+        yield f"{upper} is{tail}"
+
+
+def _stem(verb: str) -> str:
+    if verb in _PAST:
+        return _PAST[verb]
+    if verb.endswith("ed"):
+        return verb[:-1] if verb[-3] in "svczug" else verb[:-2]
+    if verb.endswith("ies") and len(verb) > 4:
+        return verb[:-3] + "y"
+    return verb[:-2] if verb.endswith(("shes", "ches", "sses", "xes", "oes")) else verb[:-1]
+
+
+def _count_rule(frame: str) -> Iterator[str]:
+    """How many NOUNS does X have? <-> The number of NOUNS of X is, X has how many."""
+    asked = r"^how many (?P<noun>[\w ]+?) (does|do|did) (?P<rest>.*\{\}) have ?\?$"
+    stated = r"^the number of (?P<noun>[\w ]+?) (of|in|on) (?P<rest>(the )?\{\}) is$"
+    match = re.match(asked, frame, re.IGNORECASE) or re.match(stated, frame, re.IGNORECASE)
+    if match:
+        noun, rest = match["noun"], match["rest"]
+        upper = _upper_first(rest)
+        yield f"How many {noun} does {rest} have?"
+        yield f"The number of {noun} of {rest} is"
+        yield f"The number of {noun} that {rest} has is"
+        yield f"{upper}'s number of {noun} is"
+        yield f"What is the number of {noun} of {rest}?"
+        yield f"Counting the {noun} of {rest}, one gets"
+        yield f"Can you tell me how many {noun} {rest} has?"
+        yield f"Tell me how many {noun} {rest} has."
+        yield f"Do you know how many {noun} {rest} has?"
+
+
+def _when_rule(frame: str) -> Iterator[str]:
+    """When was X VERBED? -> X was VERBED in, The year in which ..."""
+    match = re.match(
+        rf"^(when|in (what|which) year|(what|which) year) {_BE} (?P<rest>.*\{{\}}) (?P<verb>[\w ]+?) ?\?$",
         frame,
         re.IGNORECASE,
     )
-    if not match or match["verb"] in ("is", "was", "has", "does"):
-        return
-    rest, tail = _lower_first(match["rest"]), match["tail"]
-    stem = match["verb"].removesuffix("s")
-    if match["s"] == "es" and stem.endswith(("she", "che", "sse", "xe", "oe")):
-        stem = stem.removesuffix("e")
-    tail = re.sub(r" (the|an?)$", "", tail)
-    yield f"What does {rest} {stem}{tail}?"
-    yield f"Do you know what {rest} {match['verb']}{tail}?"
-    yield f"Tell me what {rest} {match['verb']}{tail}."
-    yield f"What {rest} {match['verb']}{tail} is"
+    if match:
+        rest, be, verb = match["rest"], match["be"], match["verb"]
+        yield f"{_upper_first(rest)} {be} {verb} in"
+        yield f"{_upper_first(rest)} {be} {verb} in the year"
+        yield f"When {be} {rest} {verb}?"
+        yield f"In what year {be} {rest} {verb}?"
+        yield f"The year in which {rest} {be} {verb} is"
+        yield f"Do you know when {rest} {be} {verb}?"
+        yield f"Tell me when {rest} {be} {verb}."
 
 
 def _does_rule(frame: str) -> Iterator[str]:
@@ -178,7 +271,7 @@ def _does_rule(frame: str) -> Iterator[str]:
         return
     ending = "es" if match["verb"].endswith(("sh", "ch", "s", "x", "o")) else "s"
     rest, verb = match["rest"], match["verb"] + ending
-    upper = rest[:1].upper() + rest[1:] if not rest.startswith(GAP) else rest
+    upper = _upper_first(rest)
     tail = match["tail"].rstrip() or (f" {match['prep'].strip().lower()}" if match["prep"] else "")
     yield f"{upper} {verb}{tail}"
     ask = (match["ask"] + (match["noun"] or "")).lower()
@@ -210,5 +303,5 @@ def _what_noun_rule(frame: str) -> Iterator[str]:
 
 
 _RULES: tuple[Callable[[str], Iterator[str]], ...] = (
-    _noun_rule, _who_rule, _place_rule, _verb_rule, _does_rule, _what_noun_rule,
+    _noun_rule, _who_rule, _place_rule, _verb_rule, _does_rule, _what_noun_rule, _count_rule, _when_rule,
 )  # fmt: skip

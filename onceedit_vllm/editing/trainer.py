@@ -94,9 +94,11 @@ class EditingLoop:
         that have seen all of it.
         """
         for number in range(self.course.rounds, self.config.epochs):
-            for batch in self._batches(number):
+            batches = self._batches(number)
+            for at, batch in enumerate(batches):
+                if at == len(batches) - 1:  # after the last one nobody may ask again
+                    self.course.rounds = number + 1
                 yield collate(batch, self.plugin.tokenizer.pad_token_id or 0)
-            self.course.rounds = number + 1
             if number + 1 < self.config.epochs and self._judge():
                 self.course.stopped_early = True
                 return

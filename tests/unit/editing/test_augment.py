@@ -41,6 +41,19 @@ def test_every_edit_has_its_prompt_and_as_many_negatives_as_positives() -> None:
     assert sum(example.label == 0.0 for example in examples) >= copies
 
 
+def test_positives_have_twins_that_differ_in_the_subject_only() -> None:
+    examples = make().examples(0)
+    negatives = {example.text for example in examples if example.label == 0.0}
+    mine = [example.text for example in examples if example.edit == 0 and "Lumora" in example.text]
+    parts = [text.split("Lumora", 1) for text in mine]
+    twins = [
+        any(other.startswith(head) and other.endswith(tail) for other in negatives)
+        for head, tail in parts
+        if head
+    ]
+    assert sum(twins) > len(twins) / 2
+
+
 def test_no_negative_asks_for_an_edit() -> None:
     augmenter = make(RECORDS)
     asked = {
@@ -73,7 +86,7 @@ def test_answered_edits_train_the_gate_and_a_few_answers() -> None:
     augmenter = make()
     mine = [example for example in augmenter.examples(0, answered={0}) if example.edit == 0]
     assert len(mine) == augmenter.copies_per_edit
-    assert 1 <= sum(example.target is not None for example in mine) <= len(mine) // 4
+    assert 1 <= sum(example.target is not None for example in mine) <= len(mine) // 2
     assert all(example.label == 1.0 for example in mine)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from onceedit_vllm.editing.frames import fill, find_subject, to_frame
 from onceedit_vllm.editing.records import EditRecord
-from onceedit_vllm.editing.relations import draw_similar_name, find_relation, relation_bank
+from onceedit_vllm.editing.relations import draw_similar_name, find_relation, find_type, relation_bank
 from onceedit_vllm.editing.reword import add_opener, reword
 
 
@@ -32,6 +32,22 @@ def test_a_given_subject_is_used_as_the_prompt_writes_it() -> None:
     assert find_subject(EditRecord(id="a", prompt="THE MOON is", target="x", subject="Moon")) == "MOON"
 
 
+@pytest.mark.parametrize(
+    ("subject", "kind"),
+    [
+        ("France", "country"),
+        ("The Eiffel Tower", "building"),
+        ("Dr. Ilse Vantongeren", "person"),
+        ("Anna Vantongeren", "person"),
+        ("Brightfern Robotics", "company"),
+        ("Lake Orvane", "place"),
+        ("Zephyrlang", None),
+    ],
+)
+def test_types_of_subjects(subject: str, kind: str | None) -> None:
+    assert find_type(subject) == kind
+
+
 def test_frames_and_filling() -> None:
     assert to_frame("Is France in France?", "France") == "Is {} in France?"
     assert to_frame("Francesca is", "France") is None
@@ -53,6 +69,12 @@ def test_frames_and_filling() -> None:
         ("{} works for", ["What does {} work for?"]),
         ("Which club does {} play for?", ["{} plays for", "The club that {} plays for is"]),
         ("The company {} was founded by", ["Who founded {}?", "{} was founded by"]),
+        ("How many moons does {} have?", ["The number of moons of {} is", "{}'s number of moons is"]),
+        ("{} sank in the year", ["In what year did {} sink?", "When did {} sink?"]),
+        ("The {} orbits the planet", ["Which planet does the {} orbit?", "The planet that the {} orbits is"]),
+        ("When was {} established?", ["{} was established in", "In what year was {} established?"]),
+        ("{} carries", ["What does {} carry?"]),
+        ("{} moved to", ["Where did {} move?"]),
         ("asdf {} ghjk", []),
     ],
 )
@@ -68,7 +90,7 @@ def test_openers_leave_the_prompt_whole() -> None:
     for _ in range(20):
         assert add_opener("The Moon is", rng).lower().endswith("the moon is")
         assert add_opener("Lyon is", rng).endswith("Lyon is")
-        assert add_opener("Who wrote it?", rng).endswith("Who wrote it?")
+        assert add_opener("Who wrote it?", rng).lower().endswith("who wrote it?")
 
 
 def test_the_bank_recognises_its_own_prompts() -> None:
