@@ -91,7 +91,7 @@ class Augmenter:
             positives, neighbours = self._draw_pairs(scope, copies, rng)
             positives += scope.record.rephrases if self._config.train_on_rephrases else ()
             found += [self._positive(index, text, answer=at < kept) for at, text in enumerate(positives)]
-            others = [self._draw_negative(scope, rng) for _ in range(copies - len(neighbours) // 2)]
+            others = [self._draw_negative(scope, rng) for _ in range(copies - len(neighbours) // 4)]
             found += [self._negative(text) for text in (*neighbours, *others)]
             if self._config.train_on_locality:
                 found += [self._negative(text) for text in scope.record.locality]
@@ -181,7 +181,9 @@ class Augmenter:
             return _say(rng, other.wordings, draw_name(other.subject, rng))
         if heldout and draw < 0.5:
             return self._swap_subject(scope, rng.choice((scope.frame, *scope.heldout)), rng)
-        if draw < 0.75:
+        # An edit of no known relation has few wordings: too many counter-examples about its subject
+        # would teach the gate that nothing but those wordings counts.
+        if draw < (0.75 if scope.relation else 0.5):
             return self._swap_relation(scope, scope.name or scope.subject, rng)
         if draw < 0.9:
             return self._swap_relation(scope, scope.record.target, rng)

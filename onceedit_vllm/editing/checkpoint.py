@@ -35,6 +35,8 @@ class Progress(BaseModel):
         step: Optimizer steps taken.
         answered: Edits whose answers were learnt.
         learnt: Edits for which the gate was right too.
+        cooling_from: The step at which everything was learnt and the last round began.
+        judgements: What was found after each round.
         seconds: Time spent so far.
     """
 
@@ -45,6 +47,8 @@ class Progress(BaseModel):
     step: int
     answered: tuple[int, ...]
     learnt: tuple[int, ...]
+    cooling_from: int | None
+    judgements: tuple[dict[str, int], ...]
     seconds: float
 
 

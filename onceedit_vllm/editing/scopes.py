@@ -8,9 +8,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.editing.frames import fill, find_subject, to_frame
+from onceedit_vllm.editing.keywords import keyword_frames
 from onceedit_vllm.editing.records import EditRecord, normalise
 from onceedit_vllm.editing.relations import Relation, find_relation, find_type
 from onceedit_vllm.editing.reword import reword
+
+#: With fewer wordings than this an edit gets keyword frames, too.
+FEW_WORDINGS = 16
+#: They are a supplement; real sentences should stay the majority.
+MAX_KEYWORD_FRAMES = 10
 
 
 class Scope(NamedTuple):
@@ -73,7 +79,9 @@ def _make_scope(
     rng = random.Random(f"scope {seed} {record.id}")
     heldout = [rng.choice(group) for group in (bank, bank, reworded) if len(group) >= 4]
     heldout = list(dict.fromkeys(heldout))
-    kept = dict.fromkeys((*bank, *_reword_some(bank, rng), *siblings, *reworded))
+    spare = keyword_frames(frame) if len(bank) + len(reworded) < FEW_WORDINGS else []
+    spare = rng.sample(spare, min(len(spare), MAX_KEYWORD_FRAMES))
+    kept = dict.fromkeys((*bank, *_reword_some(bank, rng), *siblings, *reworded, *spare))
     frames = tuple(wording for wording in kept if wording not in heldout and wording != frame)
     return Scope(record, subject, name, kind, frame, relation, frames, tuple(heldout))
 

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from onceedit_vllm.editing.frames import fill, find_subject, to_frame
+from onceedit_vllm.editing.keywords import keyword_frames
 from onceedit_vllm.editing.records import EditRecord
 from onceedit_vllm.editing.relations import draw_similar_name, find_relation, find_type, relation_bank
 from onceedit_vllm.editing.reword import add_opener, reword
@@ -83,6 +84,13 @@ def test_rewording(frame: str, expected: list[str]) -> None:
     assert set(expected) <= set(found)
     assert frame not in found
     assert all(other.count("{}") == 1 for other in found)
+
+
+def test_keyword_frames_keep_subject_and_content_words() -> None:
+    frames = keyword_frames("The {} lies off the coast of")
+    assert {"{} coast", "What is the coast of {}?", "lies coast {}"} <= set(frames)
+    assert all(frame.count("{}") == 1 for frame in frames)
+    assert keyword_frames("What is the {}?") == []
 
 
 def test_openers_leave_the_prompt_whole() -> None:
