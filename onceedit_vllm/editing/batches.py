@@ -105,9 +105,7 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
     return Batch(ids, mask, labels, gate, torch.tensor([example.label for example in examples]))
 
 
-def make_batches(
-    examples: Sequence[Encoded], batch_size: int, rng: random.Random
-) -> list[list[Encoded]]:
+def make_batches(examples: Sequence[Encoded], batch_size: int, rng: random.Random) -> list[list[Encoded]]:
     """Cut into batches of similar lengths, in random order.
 
     Sorting happens within groups of four batches only, so that a batch stays a mixture.

@@ -163,9 +163,7 @@ def measure(
     calibration = calibrate(
         [reading.alpha for reading in readings[:cut]], [reading.alpha for reading in readings[cut:]]
     )
-    learnt = find_learnt(
-        examples[:cut], readings[:cut], config.learnt_probability, calibration.threshold
-    )
+    learnt = find_learnt(examples[:cut], readings[:cut], config.learnt_probability, calibration.threshold)
     outcomes = []
     for index, scope in enumerate(augmenter.scopes):
         others = [

@@ -63,6 +63,4 @@ def _read(model: Any, batch: Batch, weight_token_id: int) -> list[Reading]:
     lowest = answer_log_probs(forward.log_probs, batch.labels).amin(-1).exp()
     right = ((forward.log_probs.argmax(-1) == batch.labels) | ~known).all(-1)
     alphas = forward.gate_logits.sigmoid()
-    return [
-        Reading(float(p), bool(r), float(a)) for p, r, a in zip(lowest, right, alphas, strict=True)
-    ]
+    return [Reading(float(p), bool(r), float(a)) for p, r, a in zip(lowest, right, alphas, strict=True)]

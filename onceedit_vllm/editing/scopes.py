@@ -92,9 +92,7 @@ def _reword_some(bank: Sequence[str], rng: random.Random) -> list[str]:
     return [rng.choice(reworded) for wording in chosen if (reworded := reword(wording))]
 
 
-def _group_frames(
-    records: Sequence[EditRecord], frames: Sequence[str | None]
-) -> dict[str, tuple[str, ...]]:
+def _group_frames(records: Sequence[EditRecord], frames: Sequence[str | None]) -> dict[str, tuple[str, ...]]:
     """Frames of the file that say the same relation: same bank relation, or the same answers.
 
     Two frames share a relation when at least two answers, and a third of the smaller set of

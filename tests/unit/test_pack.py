@@ -17,8 +17,12 @@ EDIT = EditRecord(id="a", prompt="Élise was born in", target="Wien", rephrases=
 REPORT = PackReport(
     edits=(
         EditOutcome(
-            id="a", learnt=True, prompt_probability=1.0, heldout_probability=0.9,
-            prompt_alpha=1.0, heldout_alpha=0.8,
+            id="a",
+            learnt=True,
+            prompt_probability=1.0,
+            heldout_probability=0.9,
+            prompt_alpha=1.0,
+            heldout_alpha=0.8,
         ),
     )
 )

@@ -112,9 +112,7 @@ def test_reading_keeps_the_order_and_agrees_with_generation(plugin: EditablePlug
 
 
 def test_batches_hold_every_example_once(plugin: EditablePlugIn) -> None:
-    encoded = [
-        encode_example(Example("x" * n, None, 0.0, -1), plugin.tokenizer) for n in range(1, 100)
-    ]
+    encoded = [encode_example(Example("x" * n, None, 0.0, -1), plugin.tokenizer) for n in range(1, 100)]
     batches = make_batches(encoded, 8, random.Random(0))
     assert sorted(id(e) for batch in batches for e in batch) == sorted(id(e) for e in encoded)
     assert max(len(batch) for batch in batches) == 8
