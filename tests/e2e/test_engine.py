@@ -70,8 +70,10 @@ def test_bad_request_options_are_refused_and_the_engine_lives(edited: Engine, ba
     assert texts(edited.generate([PROMPT], GREEDY)) == [TARGET]
 
 
-def test_sampling_is_seeded_and_knows_the_edit(edited: Engine, plain: Engine):
-    sampled = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 12, "seed": 7, "ignore_eos": True}
+def test_sampling_is_seeded_and_knows_the_edit(edited: Engine, plain: Engine, runner: str):
+    # vLLM's top-p kernel of V2 does not run under Triton's interpreter, edits or not.
+    top_p = {"top_p": 0.9} if runner == "v1" else {}
+    sampled = {"temperature": 0.7, **top_p, "max_tokens": 12, "seed": 7, "ignore_eos": True}
     # Few prompts: on a CPU, vLLM's V1 runner dies of a seeded request in a chunked prefill, edits or not.
     prompts = [PROMPT, *OUTSIDE[:2]]
     once, again = edited.generate(prompts, sampled), edited.generate(prompts, sampled)

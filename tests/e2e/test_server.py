@@ -1,4 +1,4 @@
-"""``vllm serve`` with the processor, over HTTP."""
+"""vLLM's OpenAI-compatible server with the processor, over HTTP."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def post(llm_dir: Path, pack_dir: Path, work: Path) -> Iterator[Post]:
         port = probe.getsockname()[1]
     ours = {"onceedit": {"pack": str(pack_dir), "cache_dir": str(work / "cache")}}
     command = [
-        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(llm_dir),
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(llm_dir),
         "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "toy", "--dtype", "float32",
         "--enforce-eager", "--max-model-len", "256", "--logits-processors", PROCESSOR,
         "--additional-config", json.dumps(ours),
