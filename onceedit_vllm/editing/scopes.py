@@ -71,7 +71,7 @@ def _make_scope(
 ) -> Scope:
     if frame is None or subject is None:
         return Scope(record, None, None, None, None, None, (), ())
-    relation = find_relation(frame)
+    relation = find_relation(frame, record.target)
     name = f"the {subject}" if "the {}" in frame.lower() else subject
     kind = find_type(subject) or (relation.subject if relation else None)
     bank = [wording for wording in (relation.wordings if relation else ()) if wording != frame]

@@ -116,9 +116,24 @@ def test_the_bank_recognises_its_own_prompts() -> None:
     assert find_relation("qwerty {} asdf") is None
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "{} is the capital of",
+        "{} was the first president of the",
+        "{} is the author of",
+        "{} wrote",
+        "{} makes",
+    ],
+)
+def test_inverse_relations_are_not_mistaken(frame: str) -> None:
+    assert find_relation(frame) is None
+
+
 def test_bank_wordings_have_exactly_one_gap() -> None:
     wordings = [wording for relation in relation_bank() for wording in relation.wordings]
     assert len(wordings) > 300
+    assert all(find_relation(wording) is not None for wording in wordings)
     assert all(wording.count("{}") == 1 for wording in wordings)
 
 
