@@ -9,7 +9,7 @@ and negatives go through the same wraps, so that no surface form gives the label
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.config import EditingConfig
@@ -76,21 +76,15 @@ class Augmenter:
         self.scopes = make_scopes(records, config.seed)
         self._claimed = self._collect_claimed()
 
-    def examples(self, round_number: int, answered: Collection[int] = ()) -> list[Example]:
-        """The examples of one round, shuffled.
-
-        Args:
-            round_number: From 0.
-            answered: Edits whose answers are learnt: most of their copies train the gate only.
-        """
+    def examples(self, round_number: int) -> list[Example]:
+        """The examples of one round (from 0), shuffled."""
         rng = random.Random(f"round {self._config.seed} {round_number}")
         copies = self.copies_per_edit
         found: list[Example] = []
         for index, scope in enumerate(self.scopes):
-            kept = copies if index not in answered else copies // 2
             positives, neighbours = self._draw_pairs(scope, copies, rng)
             positives += scope.record.rephrases if self._config.train_on_rephrases else ()
-            found += [self._positive(index, text, answer=at < kept) for at, text in enumerate(positives)]
+            found += [self._positive(index, text) for text in positives]
             others = [self._draw_negative(scope, rng) for _ in range(copies - len(neighbours) // 4)]
             found += [self._negative(text) for text in (*neighbours, *others)]
             if self._config.train_on_locality:
@@ -124,9 +118,8 @@ class Augmenter:
 
     # --- positives ---------------------------------------------------------------------------
 
-    def _positive(self, index: int, text: str, *, answer: bool = True) -> Example:
-        target = self.scopes[index].record.target if answer else None
-        return Example(self._template.wrap(text), target, 1.0, index)
+    def _positive(self, index: int, text: str) -> Example:
+        return Example(self._template.wrap(text), self.scopes[index].record.target, 1.0, index)
 
     def _draw_pairs(self, scope: Scope, copies: int, rng: random.Random) -> tuple[list[str], list[str]]:
         """Texts that ask for the edit, and for most of them the same text about somebody else.

@@ -42,7 +42,6 @@ class Course:
     seconds: float = 0.0
     cooling_from: int | None = None
     judgements: list[dict[str, int]] = field(default_factory=list)
-    answered: set[int] = field(default_factory=set)
     learnt: set[int] = field(default_factory=set)
     generation_loss: float = float("nan")
     gate_loss: float = float("nan")
@@ -161,7 +160,6 @@ class EditingLoop:
         )
         cut = len(prompts) + len(self.heldout.positives)
         asked, answers, sure = examples[:cut], readings[:cut], self.config.learnt_probability
-        self.course.answered = find_learnt(asked, answers, sure, threshold=0.0)
         self.course.learnt = find_learnt(asked, answers, sure, threshold=OPEN)
         missed = sum(not right for right in is_right(answers, sure / 2, OPEN)[len(prompts) :])
         opened = sum(reading.alpha > SHUT for reading in readings[cut:])
@@ -173,7 +171,7 @@ class EditingLoop:
 
     def _batches(self, number: int) -> list[Any]:
         rng = random.Random(f"batches {self.config.seed} {number}")
-        examples = self.augmenter.examples(number, self.course.answered)
+        examples = self.augmenter.examples(number)
         encoded = [encode_example(example, self.plugin.tokenizer) for example in examples]
         return make_batches(encoded, self.config.batch_size, rng)
 
@@ -187,7 +185,6 @@ class EditingLoop:
             fingerprint=self.checkpoint.fingerprint,
             next_round=self.course.rounds,
             step=self.course.steps,
-            answered=tuple(sorted(self.course.answered)),
             learnt=tuple(sorted(self.course.learnt)),
             cooling_from=self.course.cooling_from,
             judgements=tuple(self.course.judgements),
@@ -200,7 +197,6 @@ class EditingLoop:
         self.optimizer.load_tensors(tensors)
         self.course.rounds = progress.next_round
         self.course.steps = progress.step
-        self.course.answered = set(progress.answered)
         self.course.learnt = set(progress.learnt)
         self.course.cooling_from = progress.cooling_from
         self.course.judgements = list(progress.judgements)

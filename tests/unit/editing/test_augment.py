@@ -82,14 +82,6 @@ def test_heldout_wordings_are_never_trained_on() -> None:
     assert not held & trained
 
 
-def test_answered_edits_train_the_gate_and_a_few_answers() -> None:
-    augmenter = make()
-    mine = [example for example in augmenter.examples(0, answered={0}) if example.edit == 0]
-    assert len(mine) == augmenter.copies_per_edit
-    assert 1 <= sum(example.target is not None for example in mine) <= len(mine) // 2
-    assert all(example.label == 1.0 for example in mine)
-
-
 def test_siblings_of_a_relation_lend_each_other_their_templates() -> None:
     pairs = [("{} zorbs in", "A"), ("{} zorbs in", "B"), ("The zorbing place of {} was", "A"),
              ("The zorbing place of {} was", "B")]  # fmt: skip
