@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onceedit_vllm.config import TemplateName
 from onceedit_vllm.editing.records import EditRecord
 from onceedit_vllm.errors import BadInputError, PackError
+from onceedit_vllm.folders import move_into_place, sha256_of, staging_folder, stamp_files, sync_tree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,17 +183,17 @@ class EditPack:
         root = Path(out).expanduser()
         check_out(root, overwrite=overwrite)
         root.parent.mkdir(parents=True, exist_ok=True)
-        with _staging_folder(root) as folder:
+        with staging_folder(root) as folder:
             (folder / MODEL_FOLDER).mkdir()
             save_model(folder / MODEL_FOLDER)
             save_file({"embeddings": base_embeddings.contiguous()}, folder / EMBEDDINGS_FILE)
             lines = [record.model_dump_json(exclude_defaults=True) for record in edits]
             (folder / EDITS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
             (folder / REPORT_FILE).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            stamped = manifest.model_copy(update=_stamp_files(folder))
+            stamped = manifest.model_copy(update=stamp_files(folder))
             (folder / MANIFEST_FILE).write_text(stamped.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            _sync_tree(folder)
-            _move_into_place(folder, root)
+            sync_tree(folder)
+            move_into_place(folder, root)
         return cls(root=root, manifest=stamped, edits=tuple(edits), report=report)
 
 
@@ -233,9 +231,6 @@ def check_out(root: Path, *, overwrite: bool) -> None:
         raise BadInputError(f"{root} exists and is not an EditPack, so it stays; choose another place")
 
 
-# --- reading ---------------------------------------------------------------------------------
-
-
 def _load_manifest(root: Path) -> PackManifest:
     if not root.is_dir():
         raise PackError(f"{root}: there is no such folder; make a pack with `onceedit edit`")
@@ -270,7 +265,7 @@ def _check_files(root: Path, manifest: PackManifest, *, verify: bool) -> None:
                 f"{file}: {size} bytes instead of {manifest.sizes[name]}; "
                 "the file is truncated or was changed, copy or make the pack again"
             )
-        if verify and _sha256(file) != digest:
+        if verify and sha256_of(file) != digest:
             raise PackError(f"{file}: sha256 differs from the manifest's; it was changed, make it again")
 
 
@@ -288,54 +283,3 @@ def _read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PackError(f"{file}: cannot be read ({error}); the pack is damaged, make it again") from error
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-# --- writing ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def _staging_folder(root: Path) -> Iterator[Path]:
-    folder = root.parent / f".{root.name}.{os.getpid()}.tmp"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _stamp_files(folder: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {
-        "sizes": {name: path.stat().st_size for name, path in names.items()},
-        "files": {name: _sha256(path) for name, path in names.items()},
-    }
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _move_into_place(folder: Path, root: Path) -> None:
-    """Rename; an old pack steps aside first, because a folder cannot be replaced in one call."""
-    old = root.parent / f".{root.name}.{os.getpid()}.old"
-    if root.exists():
-        root.rename(old)
-    try:
-        folder.rename(root)
-    except OSError:
-        if old.exists():
-            old.rename(root)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
