@@ -21,11 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": set(),
     "models": set(),
+    "folders": set(),
     "testing": set(),
     "alignment": {"models", "pack"},
     "fusion": {"alignment"},
     "editing": {"models", "pack"},
-    "pack": {"editing"},  # the records, which are the registry's lines
+    "pack": {"editing", "folders"},  # the records, which are the registry's lines
     "plugin": {"alignment", "models"},
     "doctor": {"models"},
     "evaluation": {"alignment", "fusion", "plugin", "editing", "models", "pack"},
