@@ -41,7 +41,7 @@ class EditingConfig(Settings):
 
     template: TemplateName = "none"
     weight_lambda: float = Field(default=0.8, ge=0.0)
-    learning_rate: float = Field(default=1e-4, gt=0.0)
+    learning_rate: float = Field(default=1.5e-4, gt=0.0)
     epochs: int = Field(default=8, ge=1)
     seed: int = 0
     # Sequences in a batch; batches are made of texts of similar length.

@@ -9,7 +9,7 @@ and negatives go through the same wraps, so that no surface form gives the label
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.config import EditingConfig
@@ -76,16 +76,22 @@ class Augmenter:
         self.scopes = make_scopes(records, config.seed)
         self._claimed = self._collect_claimed()
 
-    def examples(self, round_number: int) -> list[Example]:
-        """The examples of one round (from 0), shuffled."""
+    def examples(self, round_number: int, learnt: Collection[int] = ()) -> list[Example]:
+        """The examples of one round, shuffled.
+
+        Args:
+            round_number: From 0.
+            learnt: Edits that are learnt, answer and gate: they get half the copies. All copies keep
+                their answers, or the gate's loss alone would drag the plug-in off them.
+        """
         rng = random.Random(f"round {self._config.seed} {round_number}")
-        copies = self.copies_per_edit
         found: list[Example] = []
         for index, scope in enumerate(self.scopes):
+            copies = self.copies_per_edit if index not in learnt else -(-self.copies_per_edit // 2)
             positives, neighbours = self._draw_pairs(scope, copies, rng)
             positives += scope.record.rephrases if self._config.train_on_rephrases else ()
             found += [self._positive(index, text) for text in positives]
-            others = [self._draw_negative(scope, rng) for _ in range(copies - len(neighbours) // 4)]
+            others = [self._draw_negative(scope, rng) for _ in range(copies - len(neighbours) // 2)]
             found += [self._negative(text) for text in (*neighbours, *others)]
             if self._config.train_on_locality:
                 found += [self._negative(text) for text in scope.record.locality]
@@ -174,9 +180,7 @@ class Augmenter:
             return _say(rng, other.wordings, draw_name(other.subject, rng))
         if heldout and draw < 0.5:
             return self._swap_subject(scope, rng.choice((scope.frame, *scope.heldout)), rng)
-        # An edit of no known relation has few wordings: too many counter-examples about its subject
-        # would teach the gate that nothing but those wordings counts.
-        if draw < (0.75 if scope.relation else 0.5):
+        if draw < 0.75:
             return self._swap_relation(scope, scope.name or scope.subject, rng)
         if draw < 0.9:
             return self._swap_relation(scope, scope.record.target, rng)

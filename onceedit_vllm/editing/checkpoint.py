@@ -33,9 +33,7 @@ class Progress(BaseModel):
         fingerprint: Of the plug-in, the edits, the unrelated prompts and the settings.
         next_round: The round to go on with.
         step: Optimizer steps taken.
-        learnt: Edits that were learnt.
-        cooling_from: The step at which everything was learnt and the last round began.
-        judgements: What was found after each round.
+        learnt: Edits for which the gate was right too.
         seconds: Time spent so far.
     """
 
@@ -45,8 +43,6 @@ class Progress(BaseModel):
     next_round: int
     step: int
     learnt: tuple[int, ...]
-    cooling_from: int | None
-    judgements: tuple[dict[str, int], ...]
     seconds: float
 
 

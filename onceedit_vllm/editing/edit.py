@@ -191,8 +191,7 @@ def _describe_training(config: EditingConfig, course: Course) -> dict[str, Any]:
         "rounds": course.rounds,
         "steps": course.steps,
         "seconds": round(course.seconds, 1),
-        "stopped_early": course.cooling_from is not None,
-        "judgements": course.judgements,
+        "stopped_early": course.stopped_early,
         "computed_in": str(choose_compute_dtype(config.compute_dtype)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }

@@ -10,8 +10,6 @@ import re
 from onceedit_vllm.editing.records import EditRecord
 
 GAP = "{}"
-#: Forms of "to be", as a group of a pattern.
-BE = r"(?P<be>is|was|are|were)"
 
 _WORD = r"[A-Z0-9][\w'’.&-]*"
 _CAPITALISED = re.compile(rf"{_WORD}(?:\s+(?:(?:of|the|de|la|del|von|van|da|di|and|&)\s+)*{_WORD})*")
@@ -86,14 +84,3 @@ def fill(frame: str, subject: str) -> str:
 def is_question(text: str) -> bool:
     """Whether the text asks or orders, rather than stopping in the middle of a sentence."""
     return text.rstrip().endswith(("?", ".", "!"))
-
-
-def lower_first(frame: str) -> str:
-    """Lower the first letter of a function word; names keep their capital."""
-    first = frame.split(" ", 1)[0]
-    return frame[:1].lower() + frame[1:] if first.rstrip(",") in OPENERS else frame
-
-
-def upper_first(text: str) -> str:
-    """Raise the first letter."""
-    return text[:1].upper() + text[1:]

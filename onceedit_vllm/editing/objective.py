@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-#: Mean token loss of an answer that is learnt: a probability of 0.99 for every token.
-LEARNT_LOSS = 0.01
-
-
 class Forward(NamedTuple):
     """What the objective and the probes need of a forward pass.
 
@@ -59,14 +55,11 @@ def joint_loss(forward: Forward, batch: Batch, weight_lambda: float) -> Losses:
     """L_edit = L_gen + lambda * L_weight (Eq. 7).
 
     L_gen (Eq. 5) is the mean over the answers of their mean token loss, so that long answers
-    count no more than short ones; L_weight (Eq. 6) the mean over all texts of the batch. An answer
-    whose loss is below `LEARNT_LOSS` pulls no more: driven further it would leak into other texts.
-    It is back as soon as it is forgotten, which leaving out its examples would not notice.
+    count no more than short ones; L_weight (Eq. 6) the mean over all texts of the batch.
     """
     lengths = (batch.labels != IGNORED).sum(-1)
     sums = -answer_log_probs(forward.log_probs, batch.labels).sum(-1)
     per_answer = sums / lengths.clamp_min(1)
-    per_answer = torch.where(per_answer < LEARNT_LOSS, per_answer.detach(), per_answer)
     generation = per_answer.sum() / (lengths > 0).sum().clamp_min(1)
     gate = functional.binary_cross_entropy_with_logits(forward.gate_logits, batch.gate_label)
     return Losses(generation + weight_lambda * gate, generation, gate)

@@ -9,27 +9,19 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
-from onceedit_vllm.editing.frames import PERSON_NOUN
-
 #: Relations whose wordings may mean the same; none is ever a counter-example of another.
 _CLOSE = (
     {"location", "headquarters", "origin", "continent"},
     {"birthplace", "origin", "citizenship", "residence"},
     {"author", "composer", "painter", "film_director", "manufacturer", "inventor", "architect"},
     {"chief", "head_of_state", "mayor", "film_director"},
-    {"founding_year", "opening", "birth_date", "release"},
-    {"ingredient", "makes", "manufacturer"},
-    {"winner", "team"},
-    {"venue", "location", "origin", "headquarters"},
+    {"founding_year", "opening", "birth_date"},
     {"native_language", "official_language", "citizenship"},
     {"employer", "team", "owner"},
     {"occupation", "field", "position", "instrument", "sport", "genre"},
     {"number", "population", "height", "length"},
     {"makes", "manufacturer"},
 )
-
-_ANSWERED_BY_DATES = {"founding_year", "birth_date", "release", "opening"}
-_ANSWERED_BY_PLACES = {"birthplace", "death_place", "origin", "location", "venue", "headquarters"}
 
 #: Things to say about a subject that no relation of the bank claims.
 ABOUT = (
@@ -50,15 +42,6 @@ _TELLTALE = {
     "place": r"river|lake|mount|mountain|sea|ocean|valley|desert|island|bay|reef|forest",
     "city": r"city of|port|saint-",
 }
-
-
-#: Frames that ask for what a person or a city is to somebody: the inverse of a relation of the bank.
-_INVERSE = (
-    rf"^\{{\}} (is|was|became) (the|an?) (\w+ ){{0,2}}(capital|{PERSON_NOUN.pattern})\b"
-    r".* (of|at|for|to)( the)?$"
-    r"|^\{\} (wrote|founded|co-founded|invented|discovered|painted|composed|directed|designed|created"
-    r"|established|started|built|owns|runs|leads|heads|makes|produces|sang)\b"
-)
 
 
 class Relation(NamedTuple):
@@ -94,43 +77,13 @@ def _read(name: str) -> str:
     return resources.files("onceedit_vllm.editing").joinpath(name).read_text(encoding="utf-8")
 
 
-def _plain(frame: str) -> str:
-    return frame.lower().replace("the {}", "{}").strip()
-
-
-@cache
-def _wordings() -> dict[str, list[Relation]]:
-    found: dict[str, list[Relation]] = {}
+def find_relation(frame: str) -> Relation | None:
+    """The relation whose words the frame uses."""
+    lowered = frame.lower()
     for relation in relation_bank():
-        for wording in relation.wordings:
-            found.setdefault(_plain(wording), []).append(relation)
-    return found
-
-
-def find_relation(frame: str, target: str = "") -> Relation | None:
-    """The relation that has this very wording, else the first whose words the frame uses.
-
-    Args:
-        frame: A prompt without its subject.
-        target: The answer; it tells "was born in" a place from "was born in" a year.
-    """
-    lowered = _plain(frame)
-    same = _wordings().get(lowered, [])
-    if not same and re.match(_INVERSE, lowered):
-        return None
-    worded = [
-        relation
-        for relation in relation_bank()
-        if any(re.search(pattern, lowered) for pattern in relation.match)
-    ]
-    candidates = [*same, *worded]
-    return next((relation for relation in candidates if not target or _can_answer(relation, target)), None)
-
-
-def _can_answer(relation: Relation, target: str) -> bool:
-    if relation.name in _ANSWERED_BY_DATES:
-        return any(character.isdigit() for character in target)
-    return relation.name not in _ANSWERED_BY_PLACES or not target.strip().isdigit()
+        if any(re.search(pattern, lowered) for pattern in relation.match):
+            return relation
+    return None
 
 
 def subject_types() -> tuple[str, ...]:

@@ -6,21 +6,17 @@ import random
 import re
 from collections.abc import Callable, Iterator
 
-from onceedit_vllm.editing.frames import BE, GAP, PERSON_NOUN, is_question, lower_first, upper_first
-from onceedit_vllm.editing.reword_verbs import count_rule, does_rule, verb_rule, when_rule
+from onceedit_vllm.editing.frames import GAP, OPENERS, PERSON_NOUN, is_question
+from onceedit_vllm.editing.verbs import INFINITIVES, PARTICIPLES
 
 _CLASS = (
     r"(?:company|firm|start-?up|city|town|village|country|island nation|island|nation|kingdom|planet|river"
     r"|lake|book|novel|film|movie|song|play|poem|painting|game|phone|smartphone|car|band|singer|magazine)"
 )
 _APPOSITIVE = rf"\b(?:the )?{_CLASS} (?:of )?(?:called )?\{{\}}|\bthe \{{\}} {_CLASS}\b"
+_BE = r"(?P<be>is|was|are|were)"
 _OF_GAP = r"(?P<of>of|for|in) (?P<the>the )?\{\}"
 _CALLED = r"( the| called| named)?"
-_PARTICIPLES = {
-    "wrote": "written", "drew": "drawn", "sang": "sung", "won": "won", "built": "built", "made": "made",
-    "led": "led", "ran": "run", "took": "taken", "gave": "given", "found": "found", "began": "begun",
-    "bought": "bought", "sold": "sold", "held": "held", "taught": "taught", "beat": "beaten",
-}  # fmt: skip
 
 #: Said in front of a half sentence or a question without changing what is asked.
 HALF_SENTENCE_OPENERS = (
@@ -47,16 +43,26 @@ def reword(frame: str) -> list[str]:
 def add_opener(text: str, rng: random.Random) -> str:
     """Put a few words in front of a prompt that do not change what is asked."""
     opener = rng.choice(QUESTION_OPENERS if is_question(text) else HALF_SENTENCE_OPENERS)
-    return opener + (text if opener.endswith((": ", ". ", "? ")) else lower_first(text))
+    return opener + (text if opener.endswith((": ", ". ", "? ")) else _lower_first(text))
+
+
+def _lower_first(frame: str) -> str:
+    """Lower the first letter of a function word; names keep their capital."""
+    first = frame.split(" ", 1)[0]
+    return frame[:1].lower() + frame[1:] if first.rstrip(",") in OPENERS else frame
+
+
+def _upper_first(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _noun_rule(frame: str) -> Iterator[str]:
     """The NOUN of X is / X's NOUN is / What is the NOUN of X? -> each other."""
     patterns = (
-        rf"^(?:the|an?) (?P<noun>[^{{}}]+?) {_OF_GAP} {BE}{_CALLED}$",
-        rf"^(?P<the>the )?\{{\}}['’]s (?P<noun>[^{{}}]+?) {BE}{_CALLED}$",
-        rf"^(?:what|who|which) {BE} the (?P<noun>[^{{}}]+?) {_OF_GAP} ?\?$",
-        rf"^(?:what|who|which) {BE} (?P<the>the )?\{{\}}['’]s (?P<noun>[^{{}}]+?) ?\?$",
+        rf"^(?:the|an?) (?P<noun>[^{{}}]+?) {_OF_GAP} {_BE}{_CALLED}$",
+        rf"^(?P<the>the )?\{{\}}['’]s (?P<noun>[^{{}}]+?) {_BE}{_CALLED}$",
+        rf"^(?:what|who|which) {_BE} the (?P<noun>[^{{}}]+?) {_OF_GAP} ?\?$",
+        rf"^(?:what|who|which) {_BE} (?P<the>the )?\{{\}}['’]s (?P<noun>[^{{}}]+?) ?\?$",
         rf"^(?:name|tell me|give me) the (?P<noun>[^{{}}]+?) {_OF_GAP} ?\.?$",
     )
     for pattern in patterns:
@@ -79,7 +85,7 @@ def _say_noun(noun: str, of: str, gap: str, be: str) -> Iterator[str]:
     yield f"Asked about the {noun} {of} {gap}, the answer is"
     yield f"What is the name of the {noun} {of} {gap}?"
     if of != "in" and " of " not in noun:
-        the_gap = upper_first(gap)
+        the_gap = _upper_first(gap)
         yield f"{the_gap}'s {noun} {be}"
         yield f"{ask} {be} {gap}'s {noun}?"
         yield f"The name of {gap}'s {noun} is"
@@ -93,19 +99,19 @@ def _who_rule(frame: str) -> Iterator[str]:
     match = re.match(r"^who (?P<verb>\w+) (?P<rest>[^?]*\{\}[^?]*?) ?\?$", frame, re.IGNORECASE)
     if match and match["verb"].lower() not in ("is", "was", "are", "were", "does", "did", "do"):
         verb, rest = match["verb"].lower(), match["rest"]
-        if verb in _PARTICIPLES or verb.endswith("ed"):
-            yield from _say_who(verb, _PARTICIPLES.get(verb, verb), rest)
+        if verb in PARTICIPLES or verb.endswith("ed"):
+            yield from _say_who(verb, PARTICIPLES.get(verb, verb), rest)
         else:
             yield from (f"The person who {verb} {rest} is", f"Do you know who {verb} {rest}?")
     match = re.match(r"^(?P<rest>.*\{\}.*?),?( that| which)? was (?P<verb>\w+) by$", frame, re.IGNORECASE)
     if match:
         verb = match["verb"].lower()
-        past = {participle: simple for simple, participle in _PARTICIPLES.items()}.get(verb, verb)
-        yield from _say_who(past, verb, lower_first(match["rest"]))
+        past = {participle: simple for simple, participle in PARTICIPLES.items()}.get(verb, verb)
+        yield from _say_who(past, verb, _lower_first(match["rest"]))
 
 
 def _say_who(past: str, participle: str, rest: str) -> Iterator[str]:
-    upper = upper_first(rest)
+    upper = _upper_first(rest)
     yield f"{upper} was {participle} by"
     yield f"Who {past} {rest}?"
     yield f"By whom was {rest} {participle}?"
@@ -120,26 +126,146 @@ def _say_who(past: str, participle: str, rest: str) -> Iterator[str]:
 def _place_rule(frame: str) -> Iterator[str]:
     """X is VERBED in <-> Where is X VERBED?"""
     match = re.match(
-        rf"^(?P<rest>.*\{{\}}.*?) {BE}(?P<verb> \w+)? (?P<at>in|at|on|to|from|with|for|as)( the)?$",
+        rf"^(?P<rest>.*\{{\}}.*?) {_BE}(?P<verb> \w+)? (?P<at>in|at|on|to|from|with|for|as)( the)?$",
         frame,
         re.IGNORECASE,
     )
     if match:
-        rest, be, verb, at = lower_first(match["rest"]), match["be"], match["verb"] or "", match["at"]
+        rest, be, verb, at = _lower_first(match["rest"]), match["be"], match["verb"] or "", match["at"]
         if at in ("in", "at", "on"):
             yield f"Where {be} {rest}{verb}?"
             yield f"Can you tell me where {rest} {be}{verb}?"
             yield f"The place where {rest} {be}{verb} is"
         yield f"What {be} {rest}{verb} {at}?"
         yield f"Do you know what {rest} {be}{verb} {at}?"
-    match = re.match(rf"^where {BE} (?P<rest>.*\{{\}})(?P<verb> \w+)? ?\?$", frame, re.IGNORECASE)
+    match = re.match(rf"^where {_BE} (?P<rest>.*\{{\}})(?P<verb> \w+)? ?\?$", frame, re.IGNORECASE)
     if match:
         rest, be, verb = match["rest"], match["be"], match["verb"] or " located"
-        upper = upper_first(rest)
+        upper = _upper_first(rest)
         yield f"{upper} {be}{verb} in"
         yield f"The place where {rest} {be}{verb} is"
         yield f"Tell me where {rest} {be}{verb}."
         yield f"Do you know where {rest} {be}{verb}?"
+
+
+def _verb_rule(frame: str) -> Iterator[str]:
+    """X VERBS (object or preposition) -> What does X VERB ...?"""
+    match = re.match(
+        r"^(?P<rest>(?:the )?(?:\w+ )?\{\}) (?P<verb>\w+?s)(?P<tail>( \w+){0,5})$", frame, re.IGNORECASE
+    )
+    if match and match["verb"] not in ("is", "was", "has", "does"):
+        yield from _say_verb(_lower_first(match["rest"]), "does", match["verb"], match["tail"])
+    match = re.match(
+        r"^(?P<rest>(?:the )?(?:\w+ )?\{\}) (?P<verb>\w+)(?P<tail>( [\w.]+){0,6})$", frame, re.IGNORECASE
+    )
+    if match and (match["verb"] in INFINITIVES or match["verb"].endswith("ed")):
+        yield from _say_verb(_lower_first(match["rest"]), "did", match["verb"], match["tail"])
+
+
+def _say_verb(rest: str, helper: str, verb: str, tail: str) -> Iterator[str]:
+    stem = _stem(verb)
+    bare = re.sub(r" (the|an?)$", "", tail)
+    upper = _upper_first(rest)
+    year = re.fullmatch(r"(?P<middle>.*?) in (the year|year)", tail)
+    if year:
+        middle = year["middle"]
+        yield f"When {helper} {rest} {stem}{middle}?"
+        yield f"In what year {helper} {rest} {stem}{middle}?"
+        yield f"In which year {helper} {rest} {stem}{middle}?"
+        yield f"The year in which {rest} {verb}{middle} was"
+        yield f"{upper} {verb}{middle} in"
+        return
+    noun = re.fullmatch(r"(?P<middle>.*) the (?P<noun>\w+)", tail)
+    if noun:
+        yield f"Which {noun['noun']} {helper} {rest} {stem}{noun['middle']}?"
+        yield f"What {noun['noun']} {helper} {rest} {stem}{noun['middle']}?"
+        yield f"The {noun['noun']} that {rest} {verb}{noun['middle']} is"
+        yield f"Do you know which {noun['noun']} {rest} {verb}{noun['middle']}?"
+        return
+    yield f"What {helper} {rest} {stem}{bare}?"
+    yield f"Do you know what {rest} {verb}{bare}?"
+    yield f"Tell me what {rest} {verb}{bare}."
+    yield f"What {rest} {verb}{bare} is"
+    preposition = re.fullmatch(r"(?P<middle>.*) (?P<at>in|at|on|to|from|with|for|into|of)", bare)
+    if preposition:
+        middle, at = preposition["middle"], preposition["at"]
+        yield f"{at.capitalize()} what {helper} {rest} {stem}{middle}?"
+        yield f"{at.capitalize()} which one {helper} {rest} {stem}{middle}?"
+        if at in ("in", "at", "on", "to"):
+            yield f"Where {helper} {rest} {stem}{middle}?"
+    if verb in ("lies", "stands", "sits"):
+        yield f"{upper} is located{tail}"
+        yield f"{upper} can be found{tail}"
+        yield f"{upper} is{tail}"
+
+
+def _stem(verb: str) -> str:
+    if verb in INFINITIVES:
+        return INFINITIVES[verb]
+    if verb.endswith("ed"):
+        return verb[:-1] if verb[-3] in "svczug" else verb[:-2]
+    if verb.endswith("ies") and len(verb) > 4:
+        return verb[:-3] + "y"
+    return verb[:-2] if verb.endswith(("shes", "ches", "sses", "xes", "oes")) else verb[:-1]
+
+
+def _count_rule(frame: str) -> Iterator[str]:
+    """How many NOUNS does X have? <-> The number of NOUNS of X is, X has how many."""
+    asked = r"^how many (?P<noun>[\w ]+?) (does|do|did) (?P<rest>.*\{\}) have ?\?$"
+    stated = r"^the number of (?P<noun>[\w ]+?) (of|in|on) (?P<rest>(the )?\{\}) is$"
+    match = re.match(asked, frame, re.IGNORECASE) or re.match(stated, frame, re.IGNORECASE)
+    if match:
+        noun, rest = match["noun"], match["rest"]
+        upper = _upper_first(rest)
+        yield f"How many {noun} does {rest} have?"
+        yield f"The number of {noun} of {rest} is"
+        yield f"The number of {noun} that {rest} has is"
+        yield f"{upper}'s number of {noun} is"
+        yield f"What is the number of {noun} of {rest}?"
+        yield f"Counting the {noun} of {rest}, one gets"
+        yield f"Can you tell me how many {noun} {rest} has?"
+        yield f"Tell me how many {noun} {rest} has."
+        yield f"Do you know how many {noun} {rest} has?"
+
+
+def _when_rule(frame: str) -> Iterator[str]:
+    """When was X VERBED? -> X was VERBED in, The year in which ..."""
+    match = re.match(
+        rf"^(when|in (what|which) year|(what|which) year) {_BE} (?P<rest>.*\{{\}}) (?P<verb>[\w ]+?) ?\?$",
+        frame,
+        re.IGNORECASE,
+    )
+    if match:
+        rest, be, verb = match["rest"], match["be"], match["verb"]
+        yield f"{_upper_first(rest)} {be} {verb} in"
+        yield f"{_upper_first(rest)} {be} {verb} in the year"
+        yield f"When {be} {rest} {verb}?"
+        yield f"In what year {be} {rest} {verb}?"
+        yield f"The year in which {rest} {be} {verb} is"
+        yield f"Do you know when {rest} {be} {verb}?"
+        yield f"Tell me when {rest} {be} {verb}."
+
+
+def _does_rule(frame: str) -> Iterator[str]:
+    """What/Which NOUN does X VERB ...? -> X VERBS ..., The NOUN X VERBS is."""
+    match = re.match(
+        r"^(?P<prep>\w+ )?(?P<ask>what|which|where|who)(?P<noun> [\w ]+?)? does "
+        r"(?P<rest>.*\{\}) (?P<verb>\w+)(?P<tail>[\w ]*) ?\?$",
+        frame,
+        re.IGNORECASE,
+    )
+    if not match:
+        return
+    ending = "es" if match["verb"].endswith(("sh", "ch", "s", "x", "o")) else "s"
+    rest, verb = match["rest"], match["verb"] + ending
+    upper = _upper_first(rest)
+    tail = match["tail"].rstrip() or (f" {match['prep'].strip().lower()}" if match["prep"] else "")
+    yield f"{upper} {verb}{tail}"
+    ask = (match["ask"] + (match["noun"] or "")).lower()
+    yield f"Do you know {ask} {rest} {verb}{tail}?"
+    yield f"Can you tell me {ask} {rest} {verb}{tail}?"
+    if match["noun"]:
+        yield f"The{match['noun']} that {rest} {verb}{tail} is"
 
 
 def _what_noun_rule(frame: str) -> Iterator[str]:
@@ -151,7 +277,7 @@ def _what_noun_rule(frame: str) -> Iterator[str]:
         re.IGNORECASE,
     )
     if match and GAP in match["rest"]:
-        inverted = re.match(rf"^{BE} (?P<rest>(?:the )?\{{\}}(?:['’]s)?)(?P<tail>.*)$", match["rest"])
+        inverted = re.match(rf"^{_BE} (?P<rest>(?:the )?\{{\}}(?:['’]s)?)(?P<tail>.*)$", match["rest"])
         noun = match["noun"]
         if inverted:
             said = f"{inverted['rest']} {inverted['be']}{inverted['tail']}".rstrip()
@@ -164,5 +290,5 @@ def _what_noun_rule(frame: str) -> Iterator[str]:
 
 
 _RULES: tuple[Callable[[str], Iterator[str]], ...] = (
-    _noun_rule, _who_rule, _place_rule, verb_rule, does_rule, _what_noun_rule, count_rule, when_rule,
+    _noun_rule, _who_rule, _place_rule, _verb_rule, _does_rule, _what_noun_rule, _count_rule, _when_rule,
 )  # fmt: skip

@@ -8,15 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.editing.frames import fill, find_subject, to_frame
-from onceedit_vllm.editing.keywords import keyword_frames
 from onceedit_vllm.editing.records import EditRecord, normalise
 from onceedit_vllm.editing.relations import Relation, find_relation, find_type
 from onceedit_vllm.editing.reword import reword
-
-#: With fewer wordings than this an edit gets keyword frames, too.
-FEW_WORDINGS = 16
-#: They are a supplement; real sentences should stay the majority.
-MAX_KEYWORD_FRAMES = 10
 
 
 class Scope(NamedTuple):
@@ -71,7 +65,7 @@ def _make_scope(
 ) -> Scope:
     if frame is None or subject is None:
         return Scope(record, None, None, None, None, None, (), ())
-    relation = find_relation(frame, record.target)
+    relation = find_relation(frame)
     name = f"the {subject}" if "the {}" in frame.lower() else subject
     kind = find_type(subject) or (relation.subject if relation else None)
     bank = [wording for wording in (relation.wordings if relation else ()) if wording != frame]
@@ -79,9 +73,7 @@ def _make_scope(
     rng = random.Random(f"scope {seed} {record.id}")
     heldout = [rng.choice(group) for group in (bank, bank, reworded) if len(group) >= 4]
     heldout = list(dict.fromkeys(heldout))
-    spare = keyword_frames(frame) if len(bank) + len(reworded) < FEW_WORDINGS else []
-    spare = rng.sample(spare, min(len(spare), MAX_KEYWORD_FRAMES))
-    kept = dict.fromkeys((*bank, *_reword_some(bank, rng), *siblings, *reworded, *spare))
+    kept = dict.fromkeys((*bank, *_reword_some(bank, rng), *siblings, *reworded))
     frames = tuple(wording for wording in kept if wording not in heldout and wording != frame)
     return Scope(record, subject, name, kind, frame, relation, frames, tuple(heldout))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
 #: Share of the planned steps over which the learning rate rises.
 WARM_UP = 0.06
 #: Alpha by which the gate counts as open or shut when a round is judged.
-OPEN, SHUT = 0.8, 0.5
-#: A training ends when at most these shares of the held-out wordings and counter-examples are wrong.
-MISSED, OPENED = 0.05, 0.03
+OPEN, SHUT = 0.8, 0.2
 #: Rounds before the first judgement; earlier it would only cost time.
 FIRST_JUDGED_ROUND = 2
 
@@ -40,8 +40,7 @@ class Course:
     rounds: int = 0
     steps: int = 0
     seconds: float = 0.0
-    cooling_from: int | None = None
-    judgements: list[dict[str, int]] = field(default_factory=list)
+    stopped_early: bool = False
     learnt: set[int] = field(default_factory=set)
     generation_loss: float = float("nan")
     gate_loss: float = float("nan")
@@ -70,7 +69,7 @@ class EditingLoop:
         self._saved_at = time.monotonic()
 
     def run(self, *, resume: bool) -> Course:
-        """Train until every edit is learnt, and one round more, or until the rounds are used up.
+        """Train until every edit is learnt or the rounds are used up.
 
         Raises:
             BadInputError: There is a checkpoint to resume, but of another training.
@@ -82,7 +81,7 @@ class EditingLoop:
             self._restore(*found)
         started = time.monotonic() - self.course.seconds
         self._started = started
-        with self.progress.started(self._planned_steps, self.course.steps):
+        with self.progress.started(self._planned_steps, self.course.steps), _calm_trainer():
             _make_trainer(self, self._remaining_steps()).train()
         self.course.seconds = time.monotonic() - started
         return self.course
@@ -101,32 +100,21 @@ class EditingLoop:
                 if at == len(batches) - 1:  # after the last one nobody may ask again
                     self.course.rounds = number + 1
                 yield collate(batch, self.plugin.tokenizer.pad_token_id or 0)
-            if self.course.cooling_from is not None:
-                return
             if number + 1 < self.config.epochs and self._judge():
-                self.course.cooling_from = self.course.steps
+                self.course.stopped_early = True
+                return
             self._save_if_due()
 
     def make_schedule(self) -> LambdaLR:
-        """Linear warm-up and decay over the planned steps, from where the training stands.
-
-        Once everything is learnt the rest of the decay happens within one round: a gate that is
-        stopped at a high rate is a noisy one.
-        """
+        """Linear warm-up and decay over the planned steps, from where the training stands."""
         warm_up = max(1, round(WARM_UP * self._planned_steps))
         offset = self.course.steps
-        round_steps = max(1, self._planned_steps // self.config.epochs)
 
-        def planned(at: int) -> float:
+        def factor(step: int) -> float:
+            at = step + offset
             rising = (at + 1) / warm_up
             falling = (self._planned_steps - at) / max(1, self._planned_steps - warm_up)
             return max(0.0, min(1.0, rising, falling))
-
-        def factor(step: int) -> float:
-            at, cooling_from = step + offset, self.course.cooling_from
-            if cooling_from is None:
-                return planned(at)
-            return planned(cooling_from) * max(0.05, 1 - (at - cooling_from) / round_steps)
 
         return torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
@@ -163,15 +151,12 @@ class EditingLoop:
         self.course.learnt = find_learnt(asked, answers, sure, threshold=OPEN)
         missed = sum(not right for right in is_right(answers, sure / 2, OPEN)[len(prompts) :])
         opened = sum(reading.alpha > SHUT for reading in readings[cut:])
-        learnt = len(self.course.learnt)
-        found = {"round": self.course.rounds, "learnt": learnt, "missed": missed, "opened": opened}
-        self.course.judgements.append(found)
-        finished = learnt == len(prompts)
-        return finished and missed <= MISSED * (cut - len(prompts)) and opened <= OPENED * len(negatives)
+        finished = len(self.course.learnt) == len(prompts)
+        return finished and missed <= 0.05 * (cut - len(prompts)) and opened <= 0.02 * len(negatives)
 
     def _batches(self, number: int) -> list[Any]:
         rng = random.Random(f"batches {self.config.seed} {number}")
-        examples = self.augmenter.examples(number)
+        examples = self.augmenter.examples(number, self.course.learnt)
         encoded = [encode_example(example, self.plugin.tokenizer) for example in examples]
         return make_batches(encoded, self.config.batch_size, rng)
 
@@ -186,8 +171,6 @@ class EditingLoop:
             next_round=self.course.rounds,
             step=self.course.steps,
             learnt=tuple(sorted(self.course.learnt)),
-            cooling_from=self.course.cooling_from,
-            judgements=tuple(self.course.judgements),
             seconds=time.monotonic() - self._started,
         )
         self.checkpoint.save(progress, self.optimizer.tensors())
@@ -198,8 +181,6 @@ class EditingLoop:
         self.course.rounds = progress.next_round
         self.course.steps = progress.step
         self.course.learnt = set(progress.learnt)
-        self.course.cooling_from = progress.cooling_from
-        self.course.judgements = list(progress.judgements)
         self.course.seconds = progress.seconds
 
 
@@ -228,6 +209,18 @@ def find_learnt(
         prompts.setdefault(example.edit, sure)
     found = ((edit, others.get(edit, [])) for edit, sure in prompts.items() if sure)
     return {edit for edit, rights in found if 2 * sum(rights) >= len(rights)}
+
+
+@contextmanager
+def _calm_trainer() -> Iterator[None]:
+    """Keep the Trainer from warning that an early stop left it without samples: it is meant."""
+    logger = logging.getLogger("transformers.trainer")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _make_trainer(loop: EditingLoop, max_steps: int) -> Any:

@@ -82,6 +82,15 @@ def test_heldout_wordings_are_never_trained_on() -> None:
     assert not held & trained
 
 
+def test_learnt_edits_get_half_the_copies_and_keep_their_answers() -> None:
+    augmenter = make()
+    whole = [e for e in augmenter.examples(0) if e.edit == 0 and e.label == 1.0]
+    half = [e for e in augmenter.examples(0, learnt={0}) if e.edit == 0 and e.label == 1.0]
+    assert len(half) < len(whole)
+    assert half[0].target is not None
+    assert {example.target for example in half} == {whole[0].target}
+
+
 def test_siblings_of_a_relation_lend_each_other_their_templates() -> None:
     pairs = [("{} zorbs in", "A"), ("{} zorbs in", "B"), ("The zorbing place of {} was", "A"),
              ("The zorbing place of {} was", "B")]  # fmt: skip

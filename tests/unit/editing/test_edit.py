@@ -39,7 +39,7 @@ def weights(pack: EditPack) -> dict[str, torch.Tensor]:
 def test_a_toy_learns_its_edits_and_the_pack_says_so(plugin: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    longer = {"epochs": 40, "batch_size": 8, "learning_rate": 6e-3, "checkpoint_seconds": 60.0}
+    longer = {"epochs": 30, "batch_size": 8, "learning_rate": 6e-3, "checkpoint_seconds": 60.0}
     config = QUICK.model_copy(update=longer)
     pack = edit(plugin, EDITS, tmp_path / "pack", config=config, progress=False)
     assert EditPack.load(tmp_path / "pack") == pack

@@ -7,7 +7,6 @@ import random
 import pytest
 
 from onceedit_vllm.editing.frames import fill, find_subject, to_frame
-from onceedit_vllm.editing.keywords import keyword_frames
 from onceedit_vllm.editing.records import EditRecord
 from onceedit_vllm.editing.relations import draw_similar_name, find_relation, find_type, relation_bank
 from onceedit_vllm.editing.reword import add_opener, reword
@@ -86,13 +85,6 @@ def test_rewording(frame: str, expected: list[str]) -> None:
     assert all(other.count("{}") == 1 for other in found)
 
 
-def test_keyword_frames_keep_subject_and_content_words() -> None:
-    frames = keyword_frames("The {} lies off the coast of")
-    assert {"{} coast", "What is the coast of {}?", "lies coast {}"} <= set(frames)
-    assert all(frame.count("{}") == 1 for frame in frames)
-    assert keyword_frames("What is the {}?") == []
-
-
 def test_openers_leave_the_prompt_whole() -> None:
     rng = random.Random(0)
     for _ in range(20):
@@ -116,24 +108,9 @@ def test_the_bank_recognises_its_own_prompts() -> None:
     assert find_relation("qwerty {} asdf") is None
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        "{} is the capital of",
-        "{} was the first president of the",
-        "{} is the author of",
-        "{} wrote",
-        "{} makes",
-    ],
-)
-def test_inverse_relations_are_not_mistaken(frame: str) -> None:
-    assert find_relation(frame) is None
-
-
 def test_bank_wordings_have_exactly_one_gap() -> None:
     wordings = [wording for relation in relation_bank() for wording in relation.wordings]
     assert len(wordings) > 300
-    assert all(find_relation(wording) is not None for wording in wordings)
     assert all(wording.count("{}") == 1 for wording in wordings)
 
 

@@ -1,0 +1,18 @@
+"""Irregular verbs that prompts about facts use."""
+
+from __future__ import annotations
+
+PARTICIPLES = {
+    "wrote": "written", "drew": "drawn", "sang": "sung", "won": "won", "built": "built", "made": "made",
+    "led": "led", "ran": "run", "took": "taken", "gave": "given", "found": "found", "began": "begun",
+    "bought": "bought", "sold": "sold", "held": "held", "taught": "taught", "beat": "beaten",
+}  # fmt: skip
+
+INFINITIVES = {
+    "won": "win", "sank": "sink", "wrote": "write", "sang": "sing", "took": "take", "gave": "give",
+    "ran": "run",
+    "led": "lead", "built": "build", "made": "make", "found": "find", "began": "begin", "became": "become",
+    "went": "go", "came": "come", "grew": "grow", "spoke": "speak", "taught": "teach", "fought": "fight",
+    "met": "meet", "fell": "fall", "flew": "fly", "held": "hold", "sold": "sell", "bought": "buy",
+    "spent": "spend",
+}  # fmt: skip
