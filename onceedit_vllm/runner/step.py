@@ -1,14 +1,15 @@
 """One decoding step over the rows of a batch, the same for both runners.
 
 Nothing here raises: off the output rank an exception hangs the engine, on it the engine dies. A row
-whose plug-in fails is left to the LLM, counted, and said once.
+whose text cannot be followed is left to the LLM alone, and so are all gated rows of a step in which the
+plug-in itself fails; it is counted, and said once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -73,7 +74,7 @@ class FusionStep:
 
     def _decide(self, rows: Sequence[Row]) -> None:
         """Take the gate's decision for requests seen for the first time."""
-        undecided = [row for row in rows if not self._decide_without_plugin(row)]
+        undecided = self._each(rows, lambda row: not self._decide_without_plugin(row))
         # The n samples of one prompt share one look at it.
         self._read(list({row.key: row for row in reversed(undecided)}.values()))
         for row in undecided:
@@ -110,14 +111,35 @@ class FusionStep:
         Usually that is one token and one round. A resumed request reads its last few tokens one by
         one, because what the plug-in said between them matters (see :class:`SpellingBook`).
         """
-        behind = [row for row in rows if self._is_followed(row)]
-        for row in behind:
-            row.sync_outputs(max(row.num_synced, len(row.output_ids) - self._reach))
+        behind = self._each(rows, self._sync_all_but_the_last)
         self._read(behind)
-        while behind := [row for row in behind if row.num_synced < len(row.output_ids)]:
-            for row in behind:
-                row.sync_outputs(row.num_synced + 1)
+        while behind := self._each(behind, self._sync_one):
             self._read(behind)
+
+    def _sync_all_but_the_last(self, row: Row) -> bool:
+        """Translate all output tokens but the last few; False where there is nobody to read them."""
+        if not self._is_followed(row):
+            return False
+        row.sync_outputs(max(row.num_synced, len(row.output_ids) - self._reach))
+        return True
+
+    @staticmethod
+    def _sync_one(row: Row) -> bool:
+        """Translate one output token; False where there is none left."""
+        is_behind = row.num_synced < len(row.output_ids)
+        row.sync_outputs(row.num_synced + 1)
+        return is_behind
+
+    def _each(self, rows: Sequence[Row], act: Callable[[Row], bool]) -> list[Row]:
+        """The rows for which ``act`` is true; a row on which it fails is given up, and no other."""
+        kept = []
+        for row in rows:
+            try:
+                if act(row):
+                    kept.append(row)
+            except Exception as error:
+                self._give_up([row], error)
+        return kept
 
     def _is_followed(self, row: Row) -> bool:
         """False once the LLM has ended its answer; the plug-in's slot is free then."""
@@ -168,7 +190,7 @@ class FusionStep:
         It says nothing after the end of the answer. In the middle of a character it can only finish
         the token it began.
         """
-        if row.text is None or row.text.ended:
+        if row.failed or row.text is None or row.text.ended:
             return None
         owed = self._fuser.book.owed(row.output_ids[-self._reach :] if self._reach else (), row.said_before)
         log_probs = row.said_before(0)

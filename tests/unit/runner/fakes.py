@@ -76,6 +76,8 @@ class FakeText:
         self.ended = False
 
     def extend(self, llm_ids: Sequence[int]) -> FakeUpdate:
+        if POISON in llm_ids:
+            raise ValueError("no text")
         self.ended = self.ended or EOS in llm_ids
         self._waiting.extend(llm_ids)
         self.ready = llm_ids[-1] != 11
@@ -86,8 +88,14 @@ class FakeText:
         return FakeUpdate(0, new_ids)
 
 
+#: A text that cannot be translated.
+POISON = 10
+
+
 class FakeSync:
     def start(self, prompt_ids: Sequence[int]) -> FakeText:
+        if POISON in prompt_ids:
+            raise ValueError("no text")
         return FakeText(prompt_ids)
 
 

@@ -7,7 +7,7 @@ from onceedit_vllm.runner.gate import Gate
 from onceedit_vllm.runner.options import RequestOptions
 from onceedit_vllm.runner.row import Row
 from onceedit_vllm.runner.step import FusionStep
-from tests.unit.runner.fakes import EDITED, EOS, VOCAB, FakeFuser, FakeHost, FakeSync
+from tests.unit.runner.fakes import EDITED, EOS, POISON, VOCAB, FakeFuser, FakeHost, FakeSync
 
 
 @pytest.fixture
@@ -190,3 +190,22 @@ def test_nothing_is_owed_for_a_token_the_plugin_did_not_mean(step):
     row.output_ids.append(5)
     step.run(some_logits(1), [(0, row)])
     assert step._fuser.owed[-1] == [None]
+
+
+def test_a_text_that_cannot_be_followed_harms_no_other_row(step, host):
+    good, bad_prompt, bad_output = (
+        Row(prompt_ids=[EDITED]),
+        Row(prompt_ids=[EDITED, POISON]),
+        Row(prompt_ids=[EDITED, 1]),
+    )
+    rows = [(0, bad_prompt), (1, good), (2, bad_output)]
+    step.run(some_logits(), rows)
+    good.output_ids.append(3)
+    bad_output.output_ids.append(POISON)
+    logits = some_logits()
+    before = logits.clone()
+    step.run(logits, rows)
+    assert int(logits[1].argmax()) == 4
+    assert torch.equal(logits[[0, 2]], before[[0, 2]])
+    assert (good.failed, bad_prompt.failed, bad_output.failed) == (False, True, True)
+    assert len(host.texts) == 1
