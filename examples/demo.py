@@ -107,7 +107,7 @@ def ask(
         f"{report.num_anchors} anchors, round trip {report.round_trip_fidelity:.2%}, {report.seconds:.1f} s, "
         f"{report.bytes_held / 1e6:.1f} MB held where dense maps take {report.bytes_dense / 1e9:.1f} GB"
     )
-    answers = generate(pack.root, llm, [prompt for _, prompt, _ in prompts], compare=True, max_tokens=24)
+    answers = generate(pack.root, llm, [prompt for _, prompt, _ in prompts], compare=True, max_tokens=16)
     (out / f"answers-{Path(llm).name}.json").write_text(json.dumps([asdict(a) for a in answers], indent=1))
     console.print(as_table(prompts, answers))
     return count(prompts, answers)
