@@ -81,8 +81,8 @@ class Augmenter:
 
         Args:
             round_number: From 0.
-            learnt: Edits that are learnt, answer and gate: they get half the copies. All copies keep
-                their answers, or the gate's loss alone would drag the plug-in off them.
+            learnt: Edits that are learnt, answer and gate: they get half the copies, all of which
+                keep their answers, so that the gate is never trained without them.
         """
         rng = random.Random(f"round {self._config.seed} {round_number}")
         found: list[Example] = []
