@@ -76,6 +76,10 @@ class FusionConfig(Settings):
     solver: Solver = "exact"
     search_steps: int = Field(default=5, ge=1)
     search_learning_rate: float = Field(default=0.15, gt=0.0)
+    # Heaviest tokens of each model that the peak of a dense kind is first looked for with.
+    top_k: int = Field(default=16, ge=1)
+    # Rows and columns of a dense kind that are kept once made, in MiB for each model.
+    line_cache_mib: int = Field(default=64, ge=0)
 
 
 class PlugInConfig(Settings):

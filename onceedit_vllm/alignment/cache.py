@@ -10,11 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onceedit_vllm.folders import sha256_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Raised whenever the same inputs would give other tensors.
-METHOD_VERSION = 2
+#: Raised whenever the same inputs would give other tensors, or are identified in another way.
+METHOD_VERSION = 3
 
 _TENSORS = "alignment.safetensors"
 _IDENTITY = "alignment.json"
@@ -31,15 +33,6 @@ def entry_folder(cache_root: Path, key: str) -> Path:
     return cache_root / "alignments" / key
 
 
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """sha256 of a tokenizer's vocabulary, rules and end of sequence."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else ""
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
-    text = json.dumps([vocabulary, tokenizer.eos_token_id, rules])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def save_entry(folder: Path, tensors: dict[str, Tensor], identity: dict[str, Any]) -> None:
     """Write an entry in one move: a reader sees all of it or nothing.
 
@@ -52,7 +45,7 @@ def save_entry(folder: Path, tensors: dict[str, Tensor], identity: dict[str, Any
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
     try:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary / _TENSORS)
-        checked = {"method_version": METHOD_VERSION, **identity, "sha256": _sha256(temporary / _TENSORS)}
+        checked = {"method_version": METHOD_VERSION, **identity, "sha256": sha256_of(temporary / _TENSORS)}
         (temporary / _IDENTITY).write_text(json.dumps(checked, indent=2, sort_keys=True), encoding="utf-8")
         for name in (_TENSORS, _IDENTITY):
             with (temporary / name).open("rb") as file:
@@ -69,20 +62,15 @@ def save_entry(folder: Path, tensors: dict[str, Tensor], identity: dict[str, Any
 
 
 def load_entry(folder: Path) -> dict[str, Tensor] | None:
-    """The tensors of an entry; None where it is absent or damaged."""
+    """The tensors of an entry, mapped from its file; None where it is absent or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         identity = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))
-        if identity["sha256"] != _sha256(folder / _TENSORS):
+        if identity["sha256"] != sha256_of(folder / _TENSORS):
             return None
         tensors: dict[str, Tensor] = load_file(folder / _TENSORS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
     return tensors
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,8 @@
 """The relative maps made of embeddings (Eq. 15-16), without ever holding one.
 
-A row of R is ``softmax(scale_v * cos(e_v, e_anchor))``. Kept are the embeddings and two numbers
-per token, the scale and the log-normaliser; rows and columns are one matrix-vector product away.
+A row of R is ``softmax(scale_v * cos(e_v, e_anchor))``. Kept are the embeddings and a few numbers
+per token and per anchor; rows and columns are one matrix-vector product away, single entries one dot
+product, and what a sum of rows can be at most and at least is known without either.
 """
 
 from __future__ import annotations
@@ -18,10 +19,24 @@ if TYPE_CHECKING:
     from onceedit_vllm.config import MapKind
 
 # What is computed, and kept in the alignment cache; the rest is read off the model.
-STATISTICS = ("center", "inverse_norm", "scale", "log_normaliser", "smallest", "largest", "own_token")
+STATISTICS = (
+    "center",
+    "inverse_norm",
+    "scale",
+    "log_normaliser",
+    "peaks",
+    "peak_values",
+    "others",
+    "row_smallest",
+    "smallest",
+    "largest",
+    "own_token",
+)
+#: Entries of each row whose place and value are kept.
+NUM_PEAKS = 8
 
-# A chunk of the map: 2**26 float32 entries are 256 MiB.
-_CHUNK_ENTRIES = 2**26
+# A chunk of the map: 2**25 float32 entries are 128 MiB.
+_CHUNK_ENTRIES = 2**25
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,10 @@ class DenseMap:
         inverse_norm: (V,) float32, 1/|e_v - center|; 0 for a zero row.
         scale: (V,) float32, what the cosines of row v are multiplied by.
         log_normaliser: (V,) float32, logsumexp over the anchors of the scaled cosines.
+        peaks: (V, m) int32, the coordinates of the m largest entries of each row.
+        peak_values: (V, m) float32, those entries, descending.
+        others: (V,) float32, the largest entry of each row that is not among them; 0 if there is none.
+        row_smallest: (V,) float32, the smallest entry of each row.
         smallest: (A,) float32, the smallest entry of each column.
         largest: (A,) float32, the largest entry of each column.
         own_token: (A,) int64, the token that holds it (lowest id of equals).
@@ -48,6 +67,10 @@ class DenseMap:
     inverse_norm: Tensor
     scale: Tensor
     log_normaliser: Tensor
+    peaks: Tensor
+    peak_values: Tensor
+    others: Tensor
+    row_smallest: Tensor
     smallest: Tensor
     largest: Tensor
     own_token: Tensor
@@ -66,6 +89,12 @@ class DenseMap:
         """Rows of R: (k,) int64 -> (k, A) float32."""
         scaled = self.scaled_cosines(token_ids, self.unit(self.anchor_ids))
         return scaled.sub_(self.log_normaliser[token_ids, None]).exp_()
+
+    def entries(self, token_ids: Tensor, coordinates: Tensor) -> Tensor:
+        """Single entries of R, row by row: (n, k) and (n, c) int64 -> (n, k, c) float32."""
+        scaled = self.unit(token_ids).mul_(self.scale[token_ids].unsqueeze(-1))
+        cosines = scaled @ self.unit(self.anchor_ids[coordinates]).mT
+        return cosines.sub_(self.log_normaliser[token_ids].unsqueeze(-1)).exp_()
 
     def columns(self, coordinates: Tensor) -> Tensor:
         """Columns of R, transposed: (k,) int64 -> (k, V) float32."""
@@ -97,9 +126,9 @@ class DenseMap:
         return (self.scale[self.anchor_ids] * cosine - self.log_normaliser[self.anchor_ids]).exp()
 
     def unit(self, token_ids: Tensor) -> Tensor:
-        """Centred embeddings of length 1: (k,) int64 -> (k, d) float32."""
-        centred = self.embeddings[token_ids].to(torch.float32).sub_(self.center)
-        return centred.mul_(self.inverse_norm[token_ids, None])
+        """Centred embeddings of length 1: (...) int64 -> (..., d) float32."""
+        centred = self.embeddings[token_ids].to(torch.float32, copy=True).sub_(self.center)
+        return centred.mul_(self.inverse_norm[token_ids].unsqueeze(-1))
 
     def scaled_cosines(self, token_ids: Tensor, anchors: Tensor) -> Tensor:
         """(k,) int64 and (m, d) unit embeddings -> (k, m) float32, a new tensor."""
@@ -124,7 +153,7 @@ class DenseMap:
 
 
 def chunks(count: int, width: int, device: torch.device) -> Iterator[Tensor]:
-    """Ids 0..count-1 in runs whose (run, width) float32 block stays within 256 MiB."""
+    """Ids 0..count-1 in runs whose (run, width) float32 block stays within 128 MiB."""
     size = max(1, _CHUNK_ENTRIES // max(1, width))
     for start in range(0, count, size):
         yield torch.arange(start, min(count, start + size), device=device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from onceedit_vllm.alignment.cost import relative_map_flops
+from onceedit_vllm.alignment.cost import relative_map_flops, tokens_worth
 from onceedit_vllm.alignment.dense import DenseMap
 from onceedit_vllm.alignment.textual import TextualMap
 from onceedit_vllm.config import MapKind, Matching
@@ -37,7 +37,12 @@ class AlignmentReport(BaseModel):
         self_mass_llm: The same of R_l.
         bytes_held: Bytes of both maps in memory.
         bytes_dense: Bytes that both maps would take as float32 matrices over the anchors.
-        paper_tflops: What building those matrices costs (Eq. 25 and 26).
+        tflops: What was computed for the relative maps now, counted the same way: 0 for ``textual``, which
+            multiplies no matrices, and for maps from the cache.
+        llm_tokens: How many tokens this LLM generates for ``tflops``; None where its parameters could
+            not be counted.
+        paper_tflops: What building the matrices costs (Eq. 25 and 26).
+        paper_tokens: How many tokens this LLM generates for ``paper_tflops``; None likewise.
         seconds: Time this call took.
         from_cache: Whether the maps came from the cache.
         warnings: What a user should know, in sentences.
@@ -56,7 +61,10 @@ class AlignmentReport(BaseModel):
     self_mass_llm: float
     bytes_held: int
     bytes_dense: int
+    tflops: float
+    llm_tokens: float | None = None
     paper_tflops: float
+    paper_tokens: float | None = None
     seconds: float
     from_cache: bool
     warnings: tuple[str, ...] = ()
@@ -68,11 +76,23 @@ def make_report(
     llm_map: AnyMap,
     dims: tuple[int, int],
     *,
+    llm_parameters: int | None = None,
     seconds: float,
     from_cache: bool,
     warnings: tuple[str, ...],
 ) -> AlignmentReport:
-    """Measure a pair of maps. ``dims`` are the embedding widths of plug-in and LLM."""
+    """Measure a pair of maps.
+
+    Args:
+        anchors: A pairs.
+        plugin_map: R_s.
+        llm_map: R_l, of the same kind.
+        dims: Embedding widths of plug-in and LLM.
+        llm_parameters: Parameters of the LLM; None where they could not be counted.
+        seconds: Time the alignment took.
+        from_cache: Nothing was computed for the maps.
+        warnings: Put first in the report.
+    """
     sizes = (plugin_map.vocab_size, llm_map.vocab_size)
     fidelity = round_trip_fidelity(llm_map, anchors)
     if fidelity < FIDELITY_FLOOR:
@@ -81,7 +101,8 @@ def make_report(
             f"only {fidelity:.2%} of the anchors come back from the search as themselves: the others turn "
             f'into other tokens. Use kind="textual" (kind is "{llm_map.kind}").',
         )
-    flops = sum(relative_map_flops(v, len(anchors), d) for v, d in zip(sizes, dims, strict=True))
+    paper_flops = sum(relative_map_flops(v, len(anchors), d) for v, d in zip(sizes, dims, strict=True))
+    flops = 0 if from_cache or llm_map.kind == "textual" else paper_flops
     return AlignmentReport(
         num_anchors=len(anchors),
         kind=llm_map.kind,
@@ -94,7 +115,10 @@ def make_report(
         self_mass_llm=median_self_mass(llm_map, anchors.llm_ids),
         bytes_held=plugin_map.bytes_held() + llm_map.bytes_held(),
         bytes_dense=4 * len(anchors) * sum(sizes),
-        paper_tflops=flops / 1e12,
+        tflops=flops / 1e12,
+        llm_tokens=tokens_worth(flops, llm_parameters),
+        paper_tflops=paper_flops / 1e12,
+        paper_tokens=tokens_worth(paper_flops, llm_parameters),
         seconds=seconds,
         from_cache=from_cache,
         warnings=warnings,

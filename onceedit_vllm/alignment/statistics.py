@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from onceedit_vllm.alignment.dense import DenseMap, chunks
+from onceedit_vllm.alignment.dense import NUM_PEAKS, DenseMap, chunks
+from onceedit_vllm.alignment.largest import top_k
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +44,9 @@ def build_dense_map(
     size, width = embeddings.shape
     center = torch.zeros(width, device=embeddings.device)
     if kind == "calibrated":
-        center = embeddings.to(torch.float32).mean(dim=0)
+        center = _mean(embeddings)
     ones = torch.ones(size, device=embeddings.device)
+    kept = min(NUM_PEAKS, len(anchor_ids))
     bare = DenseMap(
         kind=kind,
         embeddings=embeddings,
@@ -53,11 +55,23 @@ def build_dense_map(
         inverse_norm=_inverse_norms(embeddings, center),
         scale=ones,
         log_normaliser=torch.zeros_like(ones),
+        peaks=torch.zeros(size, kept, dtype=torch.int32, device=embeddings.device),
+        peak_values=torch.zeros(size, kept, device=embeddings.device),
+        others=torch.full_like(ones, -torch.inf),
+        row_smallest=torch.zeros_like(ones),
         smallest=torch.full((len(anchor_ids),), torch.inf, device=embeddings.device),
         largest=torch.full((len(anchor_ids),), -torch.inf, device=embeddings.device),
         own_token=torch.zeros_like(anchor_ids),
     )
     return _one_pass(replace(bare, scale=_scales(bare, self_mass)), advance)
+
+
+def _mean(embeddings: Tensor) -> Tensor:
+    """The mean embedding, (d,) float32, without a float32 copy of the table."""
+    total = torch.zeros(embeddings.shape[1], dtype=torch.float64, device=embeddings.device)
+    for ids in chunks(len(embeddings), embeddings.shape[1], embeddings.device):
+        total += embeddings[ids].sum(dim=0, dtype=torch.float32)
+    return (total / len(embeddings)).to(torch.float32)
 
 
 def _inverse_norms(embeddings: Tensor, center: Tensor) -> Tensor:
@@ -104,14 +118,32 @@ def _temperature(bare: DenseMap, self_mass: float) -> float:
 
 def _one_pass(bare: DenseMap, advance: Progress) -> DenseMap:
     anchors = bare.unit(bare.anchor_ids)
-    smallest, largest, own_token = bare.smallest, bare.largest, bare.own_token
     for ids in chunks(bare.vocab_size, bare.num_coordinates, anchors.device):
         scaled = bare.scaled_cosines(ids, anchors)
-        normaliser = scaled.logsumexp(dim=1)
-        bare.log_normaliser[ids] = normaliser
-        value, row = scaled.sub_(normaliser[:, None]).max(dim=0)
-        own_token = torch.where(value > largest, ids[row], own_token)
-        largest = torch.maximum(largest, value)
-        smallest = torch.minimum(smallest, scaled.amin(dim=0))
+        bare.log_normaliser[ids] = scaled.logsumexp(dim=1)
+        rows = scaled.sub_(bare.log_normaliser[ids, None])  # their logarithms
+        _note_rows(bare, ids, rows)
+        _note_columns(bare, ids, rows)
         advance(len(ids))
-    return replace(bare, smallest=smallest.exp(), largest=largest.exp(), own_token=own_token)
+    for logs in (bare.peak_values, bare.others, bare.row_smallest, bare.smallest, bare.largest):
+        logs.exp_()
+    return bare
+
+
+def _note_rows(bare: DenseMap, ids: Tensor, rows: Tensor) -> None:
+    kept = bare.peaks.shape[1]
+    values, coordinates = top_k(rows, min(kept + 1, rows.shape[1]))
+    bare.peaks[ids] = coordinates[:, :kept].to(torch.int32)
+    bare.peak_values[ids] = values[:, :kept]
+    if values.shape[1] > kept:
+        bare.others[ids] = values[:, kept]
+    bare.row_smallest[ids] = rows.amin(dim=1)
+
+
+def _note_columns(bare: DenseMap, ids: Tensor, rows: Tensor) -> None:
+    torch.minimum(bare.smallest, rows.amin(dim=0), out=bare.smallest)
+    # Finding out which row it is costs more than the maximum itself, and few columns rise in later chunks.
+    risen = (rows.amax(dim=0) > bare.largest).nonzero().squeeze(1)
+    value, row = rows.index_select(1, risen).max(dim=0)
+    bare.largest[risen] = value
+    bare.own_token[risen] = ids[row]

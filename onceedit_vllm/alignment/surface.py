@@ -55,7 +55,7 @@ class Surface:
         vocabulary = vocabulary_of(tokenizer)
         layout = _layout(tokenizer)
         style = _style(layout, vocabulary)
-        added = _added_tokens(tokenizer, layout)
+        added = _added_tokens(tokenizer)
         special = frozenset(i for i, (text, flag) in added.items() if flag or text == WEIGHT_TOKEN)
         token_bytes: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
         fallback = set()
@@ -145,14 +145,18 @@ def sentencepiece_bytes(token: str) -> bytes:
     return token.replace(_METASPACE, " ").encode()
 
 
-def _layout(tokenizer: Any) -> dict[str, Any]:
-    """The fast tokenizer's own JSON, without its model; empty for slow tokenizers."""
+def _backend(tokenizer: Any) -> Any:
+    """The ``tokenizers.Tokenizer`` behind a fast tokenizer; None for slow ones."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not callable(getattr(backend, "to_str", None)):
-        return {}
-    layout: dict[str, Any] = json.loads(backend.to_str())
-    layout.pop("model", None)
-    return layout
+    return backend if callable(getattr(backend, "to_str", None)) else None
+
+
+def _layout(tokenizer: Any) -> dict[str, Any]:
+    """The fast tokenizer's own JSON, only the steps around its model; empty for slow tokenizers."""
+    backend = _backend(tokenizer)
+    steps = {name: getattr(backend, name, None) for name in ("normalizer", "pre_tokenizer", "decoder")}
+    # What pickles a step is its JSON. `to_str` would write the whole vocabulary out with it.
+    return {name: json.loads(step.__getstate__()) for name, step in steps.items() if step is not None}
 
 
 def _steps(node: Any) -> Iterator[dict[str, Any]]:
@@ -183,14 +187,17 @@ def _style(layout: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Style:
     )
 
 
-def _added_tokens(tokenizer: Any, layout: Mapping[str, Any]) -> dict[int, tuple[str, bool]]:
+def _added_tokens(tokenizer: Any) -> dict[int, tuple[str, bool]]:
     """Added tokens by id: their text, and whether they are special."""
-    if "added_tokens" in layout:
-        return {t["id"]: (t["content"], bool(t["special"])) for t in layout["added_tokens"]}
-    decoder = getattr(tokenizer, "added_tokens_decoder", {})
+    backend = _backend(tokenizer)
+    if backend is not None:
+        decoder = backend.get_added_tokens_decoder()
+    else:
+        decoder = getattr(tokenizer, "added_tokens_decoder", {})
     added = {i: (str(token.content), bool(token.special)) for i, token in decoder.items()}
-    for index in getattr(tokenizer, "all_special_ids", ()):
-        added[index] = (added.get(index, ("", True))[0], True)
+    if backend is None:
+        for index in getattr(tokenizer, "all_special_ids", ()):
+            added[index] = (added.get(index, ("", True))[0], True)
     return added
 
 

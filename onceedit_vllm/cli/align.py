@@ -54,7 +54,14 @@ def command(
             "round-trip fidelity": f"{report.round_trip_fidelity:.4%}",
             "median self-mass": f"plug-in {report.self_mass_plugin:.3g}, LLM {report.self_mass_llm:.3g}",
             "held in memory": f"{size_text(report.bytes_held)} (dense maps: {size_text(report.bytes_dense)})",
-            "the paper's cost": f"{report.paper_tflops:.3f} TFLOPs",
+            "cost of this attachment": _cost(report.tflops, report.llm_tokens),
+            "cost of the paper's maps": _cost(report.paper_tflops, report.paper_tokens),
             "seconds": f"{report.seconds:.1f}" + (" (from the cache)" if report.from_cache else ""),
         }
         give_tables(answer, facts_table(f"{pack} with {llm}", facts))
+
+
+def _cost(tflops: float, tokens: float | None) -> str:
+    """The same cost twice: as work, and as the number of tokens that the LLM generates for it."""
+    work = f"{tflops:.3f} TFLOPs"
+    return work if tokens is None else f"{work}, or {tokens:,.0f} tokens of this LLM"

@@ -5,6 +5,9 @@ the new text alone the plug-in might go on differently, so its distribution *bef
 again: of the tokens that begin with what was written since, some end there and some go on. The
 next-token distribution is the mixture of both, which is the plug-in's distribution over byte strings
 as far as one of its tokens reaches.
+
+Which tokens could be owed is known from the text alone; how much of them is decided on the device that
+holds the plug-in's distribution, so that nothing here waits for a GPU.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from onceedit_vllm.alignment.spelling import Spellings
+    from onceedit_vllm.fusion.carrier import Carrier
 
 #: Below this probability the plug-in did not mean the token in question; noise must not be completed.
 LEAST = 0.01
@@ -28,13 +33,62 @@ class Owed(NamedTuple):
 
     Attributes:
         ids: (k,) int64, LLM tokens that continue, not necessarily distinct.
-        probs: (k,) float32, sums to 1.
-        weight: Probability that the plug-in's token goes on rather than ended.
+        mass: (k,) float32, their probabilities; they sum to ``weight``.
+        weight: () float32, probability that the plug-in's token goes on rather than ended; 0 where
+            nothing is owed.
     """
 
     ids: Tensor
-    probs: Tensor
-    weight: float
+    mass: Tensor
+    weight: Tensor
+
+    def only(self) -> Owed:
+        """The same, had the token certainly not ended; NaN where nothing is owed."""
+        return Owed(self.ids, self.mass / self.weight, self.weight / self.weight)
+
+
+class OwedRows(NamedTuple):
+    """What is owed to the rows of a batch: ``q <- (1 - weight) q``, then ``q[slot] += mass``.
+
+    Attributes:
+        slots: (n, k) int64, indices in the carrier's targets; -1 where there is nothing.
+        mass: (n, k) float32, 0 where there is nothing.
+        weight: (n,) float32.
+    """
+
+    slots: Tensor
+    mass: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, owed: Sequence[Owed | None], carrier: Carrier) -> OwedRows | None:
+        """Put rows side by side; None where no row is owed anything."""
+        if all(debt is None for debt in owed):
+            return None
+        device = carrier.targets.device
+        nothing = Owed(
+            torch.empty(0, dtype=torch.int64, device=device),
+            torch.empty(0, device=device),
+            torch.zeros((), device=device),
+        )
+        rows = [[part.to(device) for part in (nothing if debt is None else debt)] for debt in owed]
+        ids = pad_sequence([row[0] for row in rows], batch_first=True, padding_value=-1)
+        mass = pad_sequence([row[1] for row in rows], batch_first=True)
+        return cls(carrier.slots_of(ids), mass, torch.stack([row[2] for row in rows]))
+
+
+class _Path(NamedTuple):
+    """What can follow some LLM tokens that spell the beginning of plug-in tokens.
+
+    Attributes:
+        sources: (k,) int64, plug-in tokens that go on.
+        targets: (k,) int64, the LLM token each goes on with.
+        ending: (e,) int64, plug-in tokens that end there.
+    """
+
+    sources: Tensor
+    targets: Tensor
+    ending: Tensor
 
 
 class SpellingBook:
@@ -47,62 +101,79 @@ class SpellingBook:
 
     def __init__(self, spellings: Spellings, carry: Tensor) -> None:
         """Index every proper beginning of every spelling."""
-        self._going_on: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        self._ending: dict[tuple[int, ...], list[int]] = {}
-        for token, ids in spellings.as_lists().items():
+        going_on: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        ending: dict[tuple[int, ...], list[int]] = {}
+        spelt = spellings.as_lists()
+        for token, ids in spelt.items():
             for size in range(1, len(ids)):
-                self._going_on.setdefault(tuple(ids[:size]), []).append((token, ids[size]))
-            self._ending.setdefault(tuple(ids), []).append(token)
-        self._single = carry.clone()
-        self._single[spellings.tokens] = -1
+                going_on.setdefault(tuple(ids[:size]), []).append((token, ids[size]))
+            ending.setdefault(tuple(ids), []).append(token)
+        for token, target in enumerate(carry.tolist()):
+            if token not in spelt and (target,) in going_on:
+                ending.setdefault((target,), []).append(token)
+        self._going_on, self._ending = going_on, ending
+        self._paths: dict[tuple[tuple[int, ...], torch.device], _Path] = {}
         #: How many tokens back a spelling can begin.
-        self.reach = max(map(len, self._going_on), default=0)
-        continuing = {llm for pairs in self._going_on.values() for _, llm in pairs}
+        self.reach = max(map(len, going_on), default=0)
+        continuing = {llm for pairs in going_on.values() for _, llm in pairs}
+        #: (f,) int64, every LLM token that can be owed, ascending.
         self.targets = torch.tensor(sorted(continuing), dtype=torch.int64)
 
     def owed(self, written: Sequence[int], before: Callable[[int], Tensor | None]) -> Owed | None:
-        """What is owed now.
+        """What is owed now; None where the text alone rules it out.
+
+        Of several beginnings that fit, the longest one that the plug-in meant (:data:`LEAST`) counts.
 
         Args:
             written: LLM tokens written last, at least ``reach`` of them where there are as many.
             before: The plug-in's log-probabilities, (V_s,), before the last k written tokens; None
                 where it was not asked then.
         """
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for size in range(min(self.reach, len(written)), 0, -1):
-            path = tuple(written[-size:])
-            pairs = self._going_on.get(path)
-            log_probs = before(size) if pairs else None
-            if pairs is None or log_probs is None:
-                continue
-            sources, targets = torch.tensor(pairs, device=log_probs.device).unbind(1)
-            probs = log_probs[sources].exp()
-            total = float(probs.sum())
-            if total >= LEAST:
-                return Owed(targets, probs / total, total / (total + self._ended(path, log_probs)))
-        return None
+            beginning = tuple(written[-size:])
+            log_probs = before(size) if beginning in self._going_on else None
+            if log_probs is not None:
+                path = self._path(beginning, log_probs.device)
+                parts.append((path.targets, *_continuations(path, log_probs)))
+        if not parts:
+            return None
+        targets, masses, weight = [], [], torch.zeros_like(parts[0][2])
+        for ids, mass, share in parts:
+            unclaimed = (weight == 0).to(mass.dtype)
+            targets.append(ids)
+            masses.append(mass * unclaimed)
+            weight = weight + share * unclaimed
+        return Owed(torch.cat(targets), torch.cat(masses), weight)
 
-    def _ended(self, path: tuple[int, ...], log_probs: Tensor) -> float:
-        """Probability of the tokens that end exactly with the path."""
-        tokens = torch.tensor(self._ending.get(path, []), dtype=torch.int64, device=log_probs.device)
-        ended = float(log_probs[tokens].exp().sum())
-        if len(path) == 1:
-            single = self._single.to(log_probs.device) == path[0]
-            ended += float(log_probs[: len(single)][single].exp().sum())
-        return ended
+    def _path(self, beginning: tuple[int, ...], device: torch.device) -> _Path:
+        key = (beginning, device)
+        if key not in self._paths:
+            sources, targets = torch.tensor(self._going_on[beginning], device=device).unbind(1)
+            ending = torch.tensor(self._ending.get(beginning, []), dtype=torch.int64, device=device)
+            self._paths[key] = _Path(sources, targets, ending)
+        return self._paths[key]
 
 
-def owe_inplace(carried: Tensor, targets: Tensor, owed: Sequence[Owed | None]) -> None:
+def _continuations(path: _Path, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Probability of each token that goes on, (k,), and of all of them, (), given the beginning.
+
+    Both are 0 where the plug-in did not mean any of them.
+    """
+    probs = log_probs[path.sources].exp()
+    total = probs.sum()
+    meant = (total >= LEAST).to(probs.dtype)
+    share = meant / (total + log_probs[path.ending].exp().sum()).clamp_(min=LEAST)
+    return probs * share, total * share
+
+
+def owe_inplace(carried: Tensor, owed: OwedRows) -> None:
     """Mix what is owed into carried distributions.
 
     Args:
-        carried: (n, u) float32, the plug-in's distributions at ``targets``, changed in place.
-        targets: (u,) int64, ascending LLM tokens.
-        owed: One entry per row.
+        carried: (n, u) float32, the plug-in's distributions at the carrier's targets.
+        owed: Of the same rows.
     """
-    for row, debt in zip(carried, owed, strict=True):
-        if debt is None:
-            continue
-        places = torch.searchsorted(targets, debt.ids.to(targets.device)).clamp_(max=len(targets) - 1)
-        known = targets[places] == debt.ids.to(targets.device)
-        row.mul_(1 - debt.weight)
-        row.index_add_(0, places[known], debt.weight * debt.probs.to(row.device)[known])
+    carried.mul_(1 - owed.weight[:, None])
+    known = owed.slots >= 0
+    carried.scatter_add_(1, owed.slots.clamp(min=0), torch.where(known, owed.mass, 0.0))

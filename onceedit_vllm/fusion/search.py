@@ -17,66 +17,68 @@ from onceedit_vllm.fusion.reference import BETAS, COSINE_STEPS, EPS, LOWEST_RATE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onceedit_vllm.config import FusionConfig
-
 # Stands for log 0 where the token is allowed: low enough for any temperature, finite for any sampler.
 FLOOR = -1e4
 
 
-def search_columns(columns: Tensor, allowed: Tensor, num_coordinates: int, config: FusionConfig) -> Tensor:
-    """Search with the solver of the settings.
+def exact_tokens(columns: Tensor, allowed: Tensor) -> Tensor:
+    """The search's limit: the loss is -log of a linear function, least at the largest allowed entry.
 
     Args:
         columns: (n, V) float32, R_l[:, a*] of each row.
-        allowed: (n, V) bool; tokens that are not stay out of the search.
-        num_coordinates: C, the width of R_l.
-        config: Solver, steps and learning rate.
+        allowed: (n, V) bool.
 
     Returns:
-        (n, V) float32 logits, -inf where not allowed.
+        (n,) int64, the lowest of the best tokens.
     """
-    if config.solver == "exact":
-        return exact_logits(columns, allowed)
-    return adamw_logits(
-        columns,
-        allowed,
-        num_coordinates,
-        steps=config.search_steps,
-        learning_rate=config.search_learning_rate,
-    )
-
-
-def exact_logits(columns: Tensor, allowed: Tensor) -> Tensor:
-    """The search's limit: its minimum lies at the largest entry of the allowed column.
-
-    The logits are ``log c``, at least :data:`FLOOR`; the lowest of the largest tokens is strictly first.
-    """
-    winner = columns.masked_fill(~allowed, -math.inf).argmax(dim=1, keepdim=True)
-    logits = _strictly_first(columns.log().clamp_(min=FLOOR), winner)
-    return logits.masked_fill_(~allowed, -math.inf)
+    return columns.masked_fill(~allowed, -math.inf).argmax(dim=1)
 
 
 def adamw_logits(
-    columns: Tensor, allowed: Tensor, num_coordinates: int, *, steps: int, learning_rate: float
+    columns: Tensor, copies: Tensor, num_coordinates: int, *, steps: int, learning_rate: float
 ) -> Tensor:
     """The paper's iterate: AdamW from zeros under a cosine schedule (Eq. 9-10).
 
-    Computed in float64: Adam levels large gradients, and float32 then orders them by its rounding.
+    Tokens of equal entries walk together, so they may be given once, with their number. Computed in
+    float64: Adam levels large gradients, and float32 then orders them by its rounding.
+
+    Args:
+        columns: (n, V) float32 or float64, R_l[:, a*] of each row, or its distinct entries.
+        copies: (n, V) bool or int, how many tokens have this entry; 0 keeps it out of the search.
+        num_coordinates: C, the width of R_l.
+        steps: Steps of AdamW.
+        learning_rate: The first step's.
+
+    Returns:
+        (n, V) logits of the columns' dtype, -inf where there are no copies, one entry strictly first.
     """
-    c = columns.to(torch.float64).masked_fill_(~allowed, 0.0)
+    # One at a time on a CPU: the vectors of one walk fit its caches, those of a batch do not.
+    size = max(1, len(columns) if columns.is_cuda else 1)
+    walked = [
+        _walk(c.double(), count.double(), num_coordinates, steps, learning_rate)
+        for c, count in zip(columns.split(size), copies.split(size), strict=True)
+    ]
+    logits = torch.cat([x.to(columns.dtype) for x in walked])
+    return _strictly_first(logits, torch.cat([x.argmax(dim=1, keepdim=True) for x in walked]))
+
+
+def _walk(c: Tensor, copies: Tensor, num_coordinates: int, steps: int, learning_rate: float) -> Tensor:
+    """(k, V) float64 columns and copies -> the iterate, (k, V) float64."""
     x, first, second = torch.zeros_like(c), torch.zeros_like(c), torch.zeros_like(c)
+    outside = copies == 0
     for step in range(steps):
         rate = _rate(step, learning_rate)
-        p = x.masked_fill(~allowed, -math.inf).softmax(dim=1)
-        mean = (p * c).sum(dim=1, keepdim=True)
+        p = x.masked_fill(outside, -math.inf)
+        p = p.sub_(p.amax(dim=1, keepdim=True)).exp_()
+        p.div_((p * copies).sum(dim=1, keepdim=True))
+        mean = (p * c).mul_(copies).sum(dim=1, keepdim=True)
         gradient = p.mul_(c - mean).div_(-mean * num_coordinates)
         first.lerp_(gradient, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         bias = (1 - BETAS[0] ** (step + 1), 1 - BETAS[1] ** (step + 1))
         divisor = second.sqrt().div_(math.sqrt(bias[1])).add_(EPS)
         x.mul_(1 - rate * WEIGHT_DECAY).addcdiv_(first, divisor, value=-rate / bias[0])
-    x.masked_fill_(~allowed, -math.inf)
-    return _strictly_first(x.to(columns.dtype), x.argmax(dim=1, keepdim=True))
+    return x.masked_fill_(outside, -math.inf)
 
 
 def _strictly_first(logits: Tensor, winner: Tensor) -> Tensor:

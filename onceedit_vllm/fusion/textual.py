@@ -1,4 +1,8 @@
-"""Fusion in the LLM's own vocabulary, where the textual maps meet; in log space, O(V)."""
+"""Fusion in the LLM's own vocabulary, where the textual maps meet; O(V), vectorised torch for CPUs.
+
+The logits are read once and written once; all else happens at the tokens that the plug-in can say. A few
+rows at a time, so that what one pass leaves in the processor's caches is there for the next.
+"""
 
 from __future__ import annotations
 
@@ -7,96 +11,146 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from onceedit_vllm.alignment.largest import first_max
+from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import owe_inplace
 from onceedit_vllm.fusion.search import FLOOR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
-    from onceedit_vllm.fusion.owed import Owed
+    from onceedit_vllm.fusion.carrier import Carrier
+    from onceedit_vllm.fusion.owed import OwedRows
+
+# Numbers at the targets taken at once: what one pass leaves in a processor's caches is there for the next.
+_ENTRIES_AT_ONCE = 2**19
 
 
-class Carrier(NamedTuple):
-    """The carry table, laid out for one pass over its tokens.
+class _Fused(NamedTuple):
+    """Eq. 8 for k rows; u is the number of the carrier's targets. All float32 but the last two.
 
     Attributes:
-        sources: (m,) int64, plug-in tokens that have a place in the LLM's vocabulary.
-        slots: (m,) int64, the index of that place in ``targets``.
-        targets: (u,) int64, the distinct places, ascending.
+        largest: (k,), the largest logit.
+        largest_log_p: (k,), its log p_l.
+        at_targets: (k, u), log p_l at the targets.
+        carried: (k, u), alpha q, 0 where masked.
+        share: (k,), 1 - alpha.
+        total: (k,), what P sums up to before it is renormalised.
+        winner: (k,) int64, the token of the largest P, the lowest id of equals.
+        good: (k,) bool, False where P is no distribution.
     """
 
-    sources: Tensor
-    slots: Tensor
-    targets: Tensor
-
-    @classmethod
-    def of(cls, carry: Tensor, further: Tensor, llm_width: int, device: torch.device) -> Carrier:
-        """Lay out a carry table (V_s,); places beyond the LLM's logits are dropped.
-
-        Args:
-            carry: (V_s,) int64.
-            further: (f,) int64, LLM tokens that need a place too: those that continue a spelling.
-            llm_width: V_l.
-            device: Where the tables go.
-        """
-        sources = ((carry >= 0) & (carry < llm_width)).nonzero().squeeze(1)
-        places = torch.cat([carry[sources], further[further < llm_width]])
-        targets, slots = places.unique(return_inverse=True)
-        return cls(sources.to(device), slots[: len(sources)].to(device), targets.to(device))
+    largest: Tensor
+    largest_log_p: Tensor
+    at_targets: Tensor
+    carried: Tensor
+    share: Tensor
+    total: Tensor
+    winner: Tensor
+    good: Tensor
 
 
-def fuse_textual_inplace(
+def fuse_rows_inplace(
     logits: Tensor,
+    rows: Tensor,
     plugin_log_probs: Tensor,
     alpha: Tensor,
+    want_search: Tensor,
     carrier: Carrier,
-    owed: Sequence[Owed | None] | None = None,
+    owed: OwedRows | None = None,
 ) -> Tensor:
-    """Turn the LLM's logits into log P, ``P = alpha q + (1 - alpha) p_l`` renormalised (Eq. 8).
+    """Turn the LLM's logits into log P, ``P = alpha q + (1 - alpha) p_l`` (Eq. 8), or into its search.
 
-    q is the plug-in's distribution carried over; what falls on masked tokens is dropped. Masked
-    tokens stay at -inf and all others are finite: where alpha is 1, log 0 is about ``FLOOR``.
+    q is the plug-in's distribution carried over; what falls on masked tokens is dropped and the rest
+    renormalised. Masked tokens stay at -inf and all others are finite: where alpha is 1, log 0 is about
+    ``FLOOR``. The exact search of a textual map, whose columns are one-hot, is the winner of P alone: it
+    gets 0, all others at most ``FLOOR``.
 
     Args:
-        logits: (n, V_l) float32, changed in place.
+        logits: (N, V_l), any float dtype and strides, changed in place.
+        rows: (n,) int64, distinct rows; -1 for none.
         plugin_log_probs: (n, V_s) float32.
         alpha: (n,) float32.
+        want_search: (n,) bool, True for the search result, False for log P.
         carrier: The carry table.
-        owed: Per row, what the plug-in's last token still lacks.
+        owed: What the plug-in's last tokens still lack.
 
     Returns:
-        (n,) bool, the rows in which P is a distribution; the others hold nothing of use.
+        (n,) int8, an :mod:`~onceedit_vllm.fusion.outcome` for each row.
     """
-    normaliser = logits.logsumexp(dim=1)
-    targets = carrier.targets.expand(len(logits), -1)
-    at_targets = logits.gather(1, targets)
-    carried = torch.zeros_like(at_targets)
-    carried.scatter_add_(
-        1, carrier.slots.expand(len(logits), -1), plugin_log_probs[:, carrier.sources].exp_()
-    )
+    outcome = torch.empty(len(rows), dtype=torch.int8)
+    size = max(1, _ENTRIES_AT_ONCE // (len(carrier.targets) + 1))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        few = None if owed is None else type(owed)(*(tensor[part] for tensor in owed))
+        ids = rows[part].tolist()
+        fused = _fuse(logits, ids, plugin_log_probs[part], alpha[part], carrier, few)
+        search = want_search[part].tolist()
+        outcome[part] = torch.tensor(
+            [_write_back(logits, row, fused, i, carrier, search[i]) for i, row in enumerate(ids)],
+            dtype=torch.int8,
+        )
+    return outcome
+
+
+def _fuse(
+    logits: Tensor, rows: list[int], log_probs: Tensor, alpha: Tensor, carrier: Carrier, owed: OwedRows | None
+) -> _Fused:
+    at_targets = torch.empty(len(rows), len(carrier.targets))
+    largest = torch.full((len(rows),), math.nan)
+    largest_log_p, own = largest.clone(), torch.zeros(len(rows), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        if row >= 0:
+            log_p = torch.log_softmax(logits[row], 0, dtype=torch.float32)
+            torch.index_select(log_p, 0, carrier.targets, out=at_targets[i])
+            largest_log_p[i], own[i] = (found[0] for found in first_max(log_p[None]))
+            largest[i] = logits[row, own[i]]
+    carried = _carry(log_probs, carrier, owed).mul_(alpha[:, None])
+    if at_targets.numel() and at_targets.amin() == -math.inf:
+        carried.masked_fill_(at_targets == -math.inf, 0.0)
+    share = 1 - alpha
+    total = share + carried.sum(dim=1)
+    good = (alpha >= 0) & (alpha <= 1) & largest_log_p.isfinite() & total.isfinite() & (total > 0)
+    good &= log_probs.amax(dim=1) < math.inf  # False for NaN as well
+    winner = _winner(own, largest_log_p, at_targets, carried, share, carrier)
+    return _Fused(largest, largest_log_p, at_targets, carried, share, total, winner, good)
+
+
+def _carry(log_probs: Tensor, carrier: Carrier, owed: OwedRows | None) -> Tensor:
+    """The plug-in's probabilities at the carrier's targets: (k, V_s) -> (k, u) float32."""
+    # One place more, for the tokens that have none: dropping them costs less than picking the others.
+    carried = torch.zeros(len(log_probs), len(carrier.targets) + 1)
+    carried = carried.index_add_(1, carrier.places, log_probs.exp())[:, :-1]
     if owed is not None:
-        owe_inplace(carried, carrier.targets, owed)
-    carried.mul_(alpha[:, None]).masked_fill_(at_targets == -math.inf, 0.0)
-    total = (1 - alpha) + carried.sum(dim=1)
-    shift = ((1 - alpha).log().clamp(min=FLOOR) - normaliser - total.log())[:, None]
-    from_plugin = carried.log_().sub_(total.log()[:, None])
-    logits.add_(shift).scatter_(1, targets, torch.logaddexp(at_targets + shift, from_plugin))
-    numbers = plugin_log_probs.amax(dim=1) < math.inf  # False for NaN as well
-    in_range = (alpha >= 0) & (alpha <= 1)
-    return numbers & in_range & normaliser.isfinite() & total.isfinite() & (total > 0)
+        owe_inplace(carried, owed)
+    return carried
 
 
-def keep_winner_inplace(log_probs: Tensor) -> Tensor:
-    """The exact search of a textual map: its column at a* is one-hot at the winner of log P.
+def _winner(
+    own: Tensor, own_log_p: Tensor, at_targets: Tensor, carried: Tensor, share: Tensor, carrier: Carrier
+) -> Tensor:
+    """The token of the largest P, the lowest id of equals: a target, or the LLM's own best token."""
+    if not carried.numel():
+        return own
+    value, slot = at_targets.exp().mul_(share[:, None]).add_(carried).max(dim=1)
+    target, own_value = carrier.targets[slot], own_log_p.exp() * share
+    return torch.where((own_value > value) | ((own_value == value) & (own < target)), own, target)
 
-    Args:
-        log_probs: (k, V_l) float32, changed in place: 0 at the winner, at most ``FLOOR`` elsewhere,
-            -inf where masked.
 
-    Returns:
-        The same tensor.
-    """
-    winner = log_probs.argmax(dim=1, keepdim=True)
-    return log_probs.clamp_(max=FLOOR).scatter_(1, winner, 0.0)
+def _write_back(
+    logits: Tensor, row: int, fused: _Fused, place: int, carrier: Carrier, want_search: bool
+) -> int:
+    if row < 0:
+        return INACTIVE
+    if not fused.good[place]:
+        return LEFT
+    if want_search:
+        logits[row].clamp_(max=FLOOR)[fused.winner[place]] = 0.0
+        return SEARCHED
+    shift = fused.share[place].log().clamp_(min=FLOOR) - fused.total[place].log()
+    from_plugin = fused.carried[place].log().sub_(fused.total[place].log())
+    log_p = logits[row].to(torch.float32, copy=True).sub_(fused.largest[place])
+    log_p.add_(fused.largest_log_p[place] + shift)
+    log_p[carrier.targets] = torch.logaddexp(fused.at_targets[place] + shift, from_plugin)
+    logits[row].copy_(log_p)
+    return SAMPLED

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -46,6 +46,10 @@ class FusionStep:
         # How many output tokens back the plug-in's words still matter.
         self._reach = fuser.book.reach
         self.counts: Counter[str] = Counter()
+
+    def tally(self) -> dict[str, int]:
+        """Everything counted so far: requests and failures here, rows in the fuser. Waits for the GPU."""
+        return {**self.counts, **self._fuser.counts()._asdict()}
 
     def close(self, row: Row) -> None:
         """Forget a request: finished, aborted, preempted, or its slot taken by another."""
@@ -172,15 +176,14 @@ class FusionStep:
         # A logit bias belongs to the answer, not to the LLM's opinion: off before fusion, on after.
         self._shift_biases(logits, indexed, -1.0)
         try:
-            counts = self._fuser.fuse_rows_inplace(
+            self._fuser.fuse_rows_inplace(
                 logits,
-                torch.tensor([i for i, _ in indexed], device=logits.device),
-                torch.stack([log_probs for _, _, log_probs, _ in speaking]).to(logits.device),
-                torch.tensor([row.alpha or 0.0 for _, row in indexed], device=logits.device),
-                torch.tensor([row.want_search for _, row in indexed], device=logits.device),
+                _on_device([i for i, _ in indexed], logits.device),
+                torch.stack([log_probs for _, _, log_probs, _ in speaking]),
+                _on_device([row.alpha or 0.0 for _, row in indexed], logits.device),
+                _on_device([row.want_search for _, row in indexed], logits.device),
                 [owed for _, _, _, owed in speaking],
             )
-            self.counts.update(counts._asdict())
         finally:
             self._shift_biases(logits, indexed, 1.0)
 
@@ -199,14 +202,14 @@ class FusionStep:
         if owed is None:
             return None
         base = next(row.history[position] for position in sorted(row.history, reverse=True))
-        return base, owed._replace(weight=1.0)
+        return base, owed.only()
 
     @staticmethod
     def _shift_biases(logits: torch.Tensor, rows: Sequence[IndexedRow], sign: float) -> None:
         for i, row in rows:
             if row.logit_bias:
-                ids = torch.tensor(list(row.logit_bias), device=logits.device)
-                logits[i, ids] += sign * torch.tensor(list(row.logit_bias.values()), device=logits.device)
+                ids = _on_device(list(row.logit_bias), logits.device)
+                logits[i, ids] += sign * _on_device(list(row.logit_bias.values()), logits.device)
 
     def _give_up(self, rows: Sequence[Row], error: Exception) -> None:
         self._report("a plug-in step", error)
@@ -218,3 +221,8 @@ class FusionStep:
         self.counts["failures"] += 1
         if self.counts["failures"] == 1:
             logger.warning("onceedit: %s failed; the LLM answers these requests alone", what, exc_info=error)
+
+
+def _on_device(values: list[Any], device: torch.device) -> torch.Tensor:
+    """A small tensor on the device; from pinned memory, so that the host need not wait for the copy."""
+    return torch.tensor(values, pin_memory=device.type == "cuda").to(device, non_blocking=True)

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": set(),
     "folders": set(),
     "testing": set(),
-    "alignment": {"models", "pack"},
+    "alignment": {"models", "pack", "folders"},
     "fusion": {"alignment"},
     "editing": {"models", "pack"},
     "pack": {"editing", "folders"},  # the records, which are the registry's lines

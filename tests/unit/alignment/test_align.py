@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 
+from onceedit_vllm.alignment import side
 from onceedit_vllm.alignment.align import Alignment, align
 from onceedit_vllm.alignment.dense import DenseMap
 from onceedit_vllm.alignment.surface import Surface
@@ -43,7 +45,7 @@ def same(first: Alignment, second: Alignment) -> None:
     for left, right in ((first.plugin_map, second.plugin_map), (first.llm_map, second.llm_map)):
         every = torch.arange(left.vocab_size)
         assert torch.equal(left.rows(every), right.rows(every))
-    ignored = {"seconds", "from_cache", "warnings"}
+    ignored = {"seconds", "from_cache", "warnings", "tflops", "llm_tokens"}
     assert first.report.model_dump(exclude=ignored) == second.report.model_dump(exclude=ignored)
 
 
@@ -77,6 +79,36 @@ def test_the_second_time_comes_from_the_cache(
     same(first, second)
 
 
+def test_the_cost_is_what_was_computed(
+    models: tuple[StandInPack, Path], config: AlignmentConfig, tmp_path: Path
+) -> None:
+    first = align(*models, config=config, cache=tmp_path).report
+    assert first.tflops == (0 if config.kind == "textual" else first.paper_tflops) < 1
+    second = align(*models, config=config, cache=tmp_path).report
+    assert second.tflops == second.llm_tokens == 0
+    assert first.paper_tflops == second.paper_tflops > 0
+    parameters = sum(t.numel() for t in load_file(models[1] / "model.safetensors").values())
+    assert first.paper_tokens == pytest.approx(first.paper_tflops * 1e12 / (2 * parameters))
+
+
+def test_from_the_cache_no_tokenizer_is_loaded(
+    models: tuple[StandInPack, Path], config: AlignmentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = align(*models, config=config, cache=tmp_path)
+    monkeypatch.setattr(side, "load_tokenizer", None)
+    second = align(*models, config=config, cache=tmp_path)
+    same(first, second)
+    assert torch.equal(first.spellings.ids, second.spellings.ids)
+
+
+def test_textual_hashes_no_embeddings(
+    models: tuple[StandInPack, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side, "tensor_fingerprint", None)
+    align(*models, cache=tmp_path)
+    assert align(*models, cache=tmp_path).report.from_cache
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no identity", "bad json", "stray file"])
 def test_a_damaged_entry_is_rebuilt(
     models: tuple[StandInPack, Path], config: AlignmentConfig, tmp_path: Path, damage: str
@@ -108,11 +140,12 @@ def test_other_settings_and_other_models_are_other_entries(
 ) -> None:
     pack, llm = models
     align(pack, llm, cache=tmp_path)
-    other = save_toy_model(tmp_path / "other", tokenizer=toy_sentencepiece_tokenizer(), kind="gpt2", seed=2)
+    tokenizer = toy_sentencepiece_tokenizer(add_bos=False)
+    others = save_toy_model(tmp_path / "others", tokenizer=tokenizer, kind="gpt2", seed=1)
     cases = [
         (llm, AlignmentConfig(matching="string")),
         (llm, AlignmentConfig(kind="eq16")),
-        (other, AlignmentConfig()),
+        (others, AlignmentConfig()),
         (pack.model_dir, AlignmentConfig()),
     ]
     for model, config in cases:
@@ -120,16 +153,30 @@ def test_other_settings_and_other_models_are_other_entries(
         assert align(pack, model, config=config, cache=tmp_path).report.from_cache
 
 
-def test_a_new_edit_finds_the_old_alignment(models: tuple[StandInPack, Path], tmp_path: Path) -> None:
+def test_other_weights_are_another_entry_only_where_they_count(
+    models: tuple[StandInPack, Path], config: AlignmentConfig, tmp_path: Path
+) -> None:
+    pack, llm = models
+    align(pack, llm, config=config, cache=tmp_path)
+    tokenizer = toy_sentencepiece_tokenizer()
+    other = save_toy_model(tmp_path / "other", tokenizer=tokenizer, kind="gpt2", seed=2)
+    shared = align(pack, other, config=config, cache=tmp_path).report.from_cache
+    assert shared == (config.kind == "textual")
+
+
+def test_a_new_edit_finds_the_old_alignment(
+    models: tuple[StandInPack, Path], config: AlignmentConfig, tmp_path: Path
+) -> None:
     pack, llm = models
     base = pack.base_embeddings()
-    align(pack, llm, cache=tmp_path)
+    align(pack, llm, config=config, cache=tmp_path)
 
     class Edited(StandInPack):
         def base_embeddings(self) -> torch.Tensor:
             return base.clone()
 
-    assert align(Edited(pack.model_dir, pack.weight_token_id), llm, cache=tmp_path).report.from_cache
+    edited = Edited(pack.model_dir, pack.weight_token_id)
+    assert align(edited, llm, config=config, cache=tmp_path).report.from_cache
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_survived(
@@ -146,8 +193,6 @@ def test_low_fidelity_warns(tmp_path: Path, models: tuple[StandInPack, Path]) ->
     # Embeddings that all point one way cannot tell the anchors apart.
     tokenizer = toy_bpe_tokenizer()
     flat = save_toy_model(tmp_path / "flat", tokenizer=tokenizer)
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(flat / "model.safetensors")
     name = next(name for name in weights if name.endswith("embed_tokens.weight"))
     weights[name] = torch.ones_like(weights[name])

@@ -60,8 +60,28 @@ def test_statistics_are_those_of_the_matrix(made: tuple) -> None:
     close(relative_map.smallest, matrix.amin(dim=0))
     close(relative_map.largest, matrix.amax(dim=0))
     assert torch.equal(relative_map.own_token, matrix.argmax(dim=0))
+    close(relative_map.row_smallest, matrix.amin(dim=1))
+    top = matrix.topk(len(ANCHORS), dim=1).values
+    close(relative_map.peak_values, top)
+    close(matrix.gather(1, relative_map.peaks.long()), top)
+    assert not relative_map.others.any(), "all entries are among the peaks"
     close(relative_map.self_mass(), matrix[ANCHORS, torch.arange(len(ANCHORS))])
     assert (relative_map.vocab_size, relative_map.num_coordinates) == matrix.shape
+
+
+def test_entries_are_those_of_the_matrix(made: tuple) -> None:
+    relative_map, matrix = made
+    tokens, coordinates = torch.tensor([[5, 3], [59, 0]]), torch.tensor([[6, 0, 6], [2, 2, 1]])
+    expected = torch.stack([matrix[t][:, c] for t, c in zip(tokens, coordinates, strict=True)])
+    close(relative_map.entries(tokens, coordinates), expected)
+
+
+def test_of_long_rows_only_the_largest_entries_are_kept(kind: MapKind) -> None:
+    relative_map = build_dense_map(kind, toy_embeddings(90, seed=4), torch.arange(0, 90, 2))
+    assert relative_map.peaks.shape == (90, dense.NUM_PEAKS)
+    top = relative_map.rows(torch.arange(90)).topk(dense.NUM_PEAKS + 1, dim=1).values
+    close(relative_map.peak_values, top[:, :-1])
+    close(relative_map.others, top[:, -1])
 
 
 @pytest.mark.parametrize("wanted", [0.5, 0.9])
@@ -75,7 +95,8 @@ def test_embeddings_are_kept_as_given_and_no_matrix_is() -> None:
     embeddings = toy_embeddings(SIZE, seed=1).to(torch.bfloat16)
     relative_map = build_dense_map("eq16", embeddings, ANCHORS)
     assert relative_map.embeddings is embeddings
-    statistics = 3 * SIZE * 4 + 16 * 4 + len(ANCHORS) * (8 + 8 + 4 + 4)
+    per_row = 3 * 4 + 7 * (4 + 4) + 2 * 4  # 7 peaks: there are no more anchors
+    statistics = SIZE * per_row + 16 * 4 + len(ANCHORS) * (8 + 8 + 4 + 4)
     assert relative_map.bytes_held() == embeddings.numel() * 2 + statistics
     close(relative_map.rows(ANCHORS), reference("eq16", embeddings, ANCHORS, 1.0)[ANCHORS].float())
 

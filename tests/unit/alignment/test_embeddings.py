@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from onceedit_vllm.alignment.embeddings import load_embeddings, read_config, tensor_fingerprint
+from onceedit_vllm.alignment.checkpoint import read_config
+from onceedit_vllm.alignment.embeddings import load_embeddings, tensor_fingerprint
 from onceedit_vllm.errors import AlignmentError
 from onceedit_vllm.testing import save_toy_model
 

@@ -57,7 +57,10 @@ def report(**changes: Any) -> AlignmentReport:
         "self_mass_llm": 1.0,
         "bytes_held": 2_500_000,
         "bytes_dense": 57_000_000_000,
+        "tflops": 0.0,
+        "llm_tokens": 0.0,
         "paper_tflops": 1.234,
+        "paper_tokens": 2345.6,
         "seconds": 2.0,
         "from_cache": False,
     }
@@ -135,15 +138,26 @@ def test_align_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert seen == {"pack": Path("P"), "llm": "L", "config": AlignmentConfig(), "progress": True}
     assert "46138" in result.stdout
     assert "57.0 GB" in result.stdout
+    assert "0.000 TFLOPs, or 0 tokens of this LLM" in result.stdout
+    assert "1.234 TFLOPs, or 2,346 tokens of this LLM" in result.stdout
     assert "mind the gap" in result.stderr
     result = run(
         "align", "--pack", "P", "--llm", "L", "--kind", "eq16", "--matching", "string", "--json", "-"
     )
     assert seen["config"] == AlignmentConfig(kind="eq16", matching="string")
     assert json.loads(result.stdout)["num_anchors"] == 46138
+    assert json.loads(result.stdout)["paper_tokens"] == 2345.6
     file = tmp_path / "report.json"
     assert run("align", "--pack", "P", "--llm", "L", "--json", str(file)).stdout == ""
     assert json.loads(file.read_text())["kind"] == "textual"
+
+
+def test_align_says_no_tokens_where_they_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    uncounted = SimpleNamespace(report=report(llm_tokens=None, paper_tokens=None))
+    monkeypatch.setattr(align_module, "align", lambda *_, **__: uncounted)
+    result = run("align", "--pack", "P", "--llm", "L")
+    assert "1.234 TFLOPs" in result.stdout
+    assert "tokens" not in result.stdout
 
 
 @pytest.fixture

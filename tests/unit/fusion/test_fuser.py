@@ -33,10 +33,11 @@ def run(
 ):
     result = logits.clone()
     count = len(alpha)
-    counts = Fuser(ALIGNMENTS[kind], FusionConfig(**kwargs)).fuse_rows_inplace(
+    fuser = Fuser(ALIGNMENTS[kind], FusionConfig(**kwargs))
+    fuser.fuse_rows_inplace(
         result, torch.arange(count), log_probs, torch.tensor(alpha), torch.full((count,), search)
     )
-    return result, counts
+    return result, fuser.counts()
 
 
 def expected_distribution(logits: torch.Tensor, log_probs: torch.Tensor, alpha: float) -> list[float]:
@@ -144,9 +145,9 @@ def test_rows_that_are_not_listed_keep_their_bits(kind: MapKind) -> None:
     assert not view.is_contiguous()
     before = wide.clone()
     rows, search = torch.tensor([4, 1]), torch.tensor([True, False])
-    counts = Fuser(ALIGNMENTS[kind], FusionConfig()).fuse_rows_inplace(
-        view, rows, log_probs[rows], torch.tensor([0.8, 0.7]), search
-    )
+    fuser = Fuser(ALIGNMENTS[kind], FusionConfig())
+    fuser.fuse_rows_inplace(view, rows, log_probs[rows], torch.tensor([0.8, 0.7]), search)
+    counts = fuser.counts()
     assert counts.searched == counts.sampled == 1
     for row in (0, 2, 3, 5):
         assert torch.equal(view[row].view(torch.int32), before[2 * row, ::2].view(torch.int32))
@@ -186,9 +187,9 @@ def test_bad_numbers_leave_the_row_to_the_llm(kind: MapKind, bad: str, search: b
     alpha = torch.tensor([0.6, 0.6])
     BAD[bad](logits, log_probs, alpha)
     before = logits.clone()
-    counts = Fuser(ALIGNMENTS[kind], FusionConfig()).fuse_rows_inplace(
-        logits, torch.arange(2), log_probs, alpha, torch.full((2,), search)
-    )
+    fuser = Fuser(ALIGNMENTS[kind], FusionConfig())
+    fuser.fuse_rows_inplace(logits, torch.arange(2), log_probs, alpha, torch.full((2,), search))
+    counts = fuser.counts()
     assert counts.left == 1
     assert counts.searched + counts.sampled == 1
     assert torch.equal(logits[0].view(torch.int32), before[0].view(torch.int32))
@@ -236,14 +237,15 @@ def test_end_of_sequence_reaches_the_llm() -> None:
 def test_no_rows() -> None:
     logits, _ = make_batch(1)
     before = logits.clone()
-    counts = Fuser(ALIGNMENTS["textual"], FusionConfig()).fuse_rows_inplace(
+    fuser = Fuser(ALIGNMENTS["textual"], FusionConfig())
+    fuser.fuse_rows_inplace(
         logits,
         torch.empty(0, dtype=torch.int64),
         torch.empty(0, V_S),
         torch.empty(0),
         torch.empty(0, dtype=torch.bool),
     )
-    assert counts == FuseCounts()
+    assert fuser.counts() == FuseCounts()
     assert torch.equal(logits, before)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.fusion.counts import FuseCounts
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
 
@@ -99,10 +100,6 @@ class FakeSync:
         return FakeText(prompt_ids)
 
 
-class FakeCounts(NamedTuple):
-    fused: int
-
-
 class FakeFuser:
     """Writes the plug-in's log-probabilities over the rows; remembers what it was asked."""
 
@@ -119,8 +116,10 @@ class FakeFuser:
         alpha: torch.Tensor,
         want_search: torch.Tensor,
         owed: list[Owed | None],
-    ) -> FakeCounts:
+    ) -> None:
         self.owed.append(owed)
         self.calls.append((rows.tolist(), alpha.tolist(), want_search.tolist()))
         logits[rows] = plugin_log_probs.clamp(min=-50.0)
-        return FakeCounts(len(rows))
+
+    def counts(self) -> FuseCounts:
+        return FuseCounts(searched=sum(len(rows) for rows, _, _ in self.calls))

@@ -168,7 +168,7 @@ def test_what_a_spelt_token_lacks_is_owed(step):
     step.run(some_logits(1), [(0, row)])
     assert step._fuser.owed[0] == [None]
     (owed,) = step._fuser.owed[1]
-    assert (owed.ids.tolist(), owed.probs.tolist(), owed.weight) == ([9], [1.0], 1.0)
+    assert (owed.ids.tolist(), owed.mass.tolist(), float(owed.weight)) == ([9], [1.0], 1.0)
 
 
 def test_what_is_owed_survives_a_preemption(step):
@@ -189,7 +189,9 @@ def test_nothing_is_owed_for_a_token_the_plugin_did_not_mean(step):
     step.run(some_logits(1), [(0, row)])
     row.output_ids.append(5)
     step.run(some_logits(1), [(0, row)])
-    assert step._fuser.owed[-1] == [None]
+    (owed,) = step._fuser.owed[-1]
+    assert float(owed.weight) == 0.0
+    assert not owed.mass.any()
 
 
 def test_a_text_that_cannot_be_followed_harms_no_other_row(step, host):

@@ -1,0 +1,54 @@
+"""The textual map as index tables: which plug-in tokens say which LLM token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Carrier(NamedTuple):
+    """The carry table, turned round: from places in the LLM's vocabulary to plug-in tokens.
+
+    Attributes:
+        targets: (u,) int64, the LLM tokens that can be carried to, ascending.
+        sources: (m,) int64, plug-in tokens, those of one target side by side, in order of targets.
+        slots: (m,) int64, for each source the index of its target in ``targets``, ascending.
+        starts: (u + 1,) int64, target k owns ``sources[starts[k] : starts[k + 1]]``; it may own none.
+        places: (V_s,) int64, for each plug-in token the index of its target, u where it has none.
+    """
+
+    targets: Tensor
+    sources: Tensor
+    slots: Tensor
+    starts: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, carry: Tensor, further: Tensor, llm_width: int, device: torch.device) -> Carrier:
+        """Lay out a carry table; places beyond the LLM's logits are dropped.
+
+        Args:
+            carry: (V_s,) int64, LLM token of each plug-in token, -1 where none.
+            further: (f,) int64, LLM tokens that need a place too: those that continue a spelling.
+            llm_width: V_l, the width of the logits.
+            device: Where the tables go.
+        """
+        sources = ((carry >= 0) & (carry < llm_width)).nonzero().squeeze(1)
+        places = torch.cat([carry[sources], further[further < llm_width]])
+        targets, slots = places.unique(return_inverse=True)
+        slot_of = torch.full_like(carry, len(targets))
+        slot_of[sources] = slots[: len(sources)]
+        slots, order = slots[: len(sources)].sort(stable=True)
+        starts = torch.searchsorted(slots, torch.arange(len(targets) + 1))
+        return cls(*(table.to(device) for table in (targets, sources[order], slots, starts, slot_of)))
+
+    def slots_of(self, llm_ids: Tensor) -> Tensor:
+        """(k,) int64 LLM tokens -> their indices in ``targets``, -1 for a token that has no place."""
+        if len(self.targets) == 0:
+            return torch.full_like(llm_ids, -1)
+        places = torch.searchsorted(self.targets, llm_ids).clamp_(max=len(self.targets) - 1)
+        return torch.where(self.targets[places] == llm_ids, places, -1)

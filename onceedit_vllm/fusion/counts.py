@@ -1,0 +1,61 @@
+"""What became of the rows of all steps, counted where the rows are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from onceedit_vllm.fusion.outcome import LEFT, SAMPLED, SEARCHED
+from onceedit_vllm.fusion.peak import DENSE, FINALISTS, LISTS, ROWS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class FuseCounts(NamedTuple):
+    """Numbers of rows since the start.
+
+    Attributes:
+        searched: Got the search result.
+        sampled: Got the log of the fused distribution.
+        left: Were left to the LLM: bad numbers, or nothing allowed has any probability.
+        by_lists: Searched rows of a dense kind whose peak the lists of the heaviest tokens settled.
+        by_rows: The same, by whole rows of the heaviest tokens.
+        by_finalists: The same, by a few coordinates computed in full.
+        dense_steps: The same, by the whole product.
+    """
+
+    searched: int = 0
+    sampled: int = 0
+    left: int = 0
+    by_lists: int = 0
+    by_rows: int = 0
+    by_finalists: int = 0
+    dense_steps: int = 0
+
+    @property
+    def certified(self) -> int:
+        """Searched rows of a dense kind that did without the whole product."""
+        return self.by_lists + self.by_rows + self.by_finalists
+
+
+class Tally:
+    """Counts codes on a device; reading the counts is the only thing that waits for it."""
+
+    def __init__(self, codes: tuple[int, ...], device: torch.device) -> None:
+        self._codes = torch.tensor(codes, device=device)
+        self._counts = torch.zeros(len(codes), dtype=torch.int64, device=device)
+
+    def add(self, seen: Tensor) -> None:
+        """Count (n,) codes."""
+        self._counts += (seen[:, None] == self._codes).sum(dim=0)
+
+    def read(self) -> list[int]:
+        """The counts, in the order of the codes."""
+        counts: list[int] = self._counts.tolist()
+        return counts
+
+
+OUTCOMES = (SEARCHED, SAMPLED, LEFT)
+ATTEMPTS = (LISTS, ROWS, FINALISTS, DENSE)
