@@ -16,14 +16,12 @@ class Carrier(NamedTuple):
     Attributes:
         targets: (u,) int64, the LLM tokens that can be carried to, ascending.
         sources: (m,) int64, plug-in tokens, those of one target side by side, in order of targets.
-        slots: (m,) int64, for each source the index of its target in ``targets``, ascending.
         starts: (u + 1,) int64, target k owns ``sources[starts[k] : starts[k + 1]]``; it may own none.
         places: (V_s,) int64, for each plug-in token the index of its target, u where it has none.
     """
 
     targets: Tensor
     sources: Tensor
-    slots: Tensor
     starts: Tensor
     places: Tensor
 
@@ -38,13 +36,13 @@ class Carrier(NamedTuple):
             device: Where the tables go.
         """
         sources = ((carry >= 0) & (carry < llm_width)).nonzero().squeeze(1)
-        places = torch.cat([carry[sources], further[further < llm_width]])
-        targets, slots = places.unique(return_inverse=True)
-        slot_of = torch.full_like(carry, len(targets))
-        slot_of[sources] = slots[: len(sources)]
-        slots, order = slots[: len(sources)].sort(stable=True)
-        starts = torch.searchsorted(slots, torch.arange(len(targets) + 1))
-        return cls(*(table.to(device) for table in (targets, sources[order], slots, starts, slot_of)))
+        wanted = torch.cat([carry[sources], further[further < llm_width]])
+        targets, slots = wanted.unique(return_inverse=True)
+        places = torch.full_like(carry, len(targets))
+        places[sources] = slots[: len(sources)]
+        ordered, order = slots[: len(sources)].sort(stable=True)
+        starts = torch.searchsorted(ordered, torch.arange(len(targets) + 1))
+        return cls(*(table.to(device) for table in (targets, sources[order], starts, places)))
 
     def slots_of(self, llm_ids: Tensor) -> Tensor:
         """(k,) int64 LLM tokens -> their indices in ``targets``, -1 for a token that has no place."""

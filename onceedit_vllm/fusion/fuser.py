@@ -123,7 +123,8 @@ class Fuser:
         """The paper's iterate for textual maps: a column has one 1, all other tokens walk as one."""
         # Entries that are no searched row stand for one that is, which comes out the same every time;
         # leaving them out would need a shape that depends on data.
-        rows = torch.where(searched, rows, rows[searched.int().argmax()]).clamp(min=0)
+        some = searched.int().argmax(dim=0, keepdim=True)
+        rows = torch.where(searched, rows, rows.index_select(0, some)).clamp(min=0)
         results = logits.index_select(0, rows).to(torch.float32)
         allowed = results != -math.inf
         columns = torch.eye(2, device=logits.device)[:1].expand(len(rows), -1)

@@ -174,6 +174,6 @@ def owe_inplace(carried: Tensor, owed: OwedRows) -> None:
         carried: (n, u) float32, the plug-in's distributions at the carrier's targets.
         owed: Of the same rows.
     """
-    carried.mul_(1 - owed.weight[:, None])
+    carried.mul_((1 - owed.weight[:, None]).clamp_(min=0))
     known = owed.slots >= 0
     carried.scatter_add_(1, owed.slots.clamp(min=0), torch.where(known, owed.mass, 0.0))

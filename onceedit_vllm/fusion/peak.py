@@ -6,9 +6,10 @@ of P can be bounded from both sides. Where one coordinate's lower bound beats al
 peak is certain. Four attempts, each for the rows that the one before left open:
 
 1. *lists*: only coordinates among the largest of the heaviest tokens' rows; O(V) and no more;
-2. *rows*: whole rows of more and more of the heaviest tokens, which bound every coordinate;
+2. *rows*: whole rows of the heaviest tokens, which bound every coordinate, then single entries of more
+   and more tokens for the coordinates that are left;
 3. *finalists*: the few coordinates that the bounds cannot tell apart, computed in full;
-4. *dense*: the whole product, in chunks.
+4. *dense*: the whole product, in chunks, one pass for all rows that need it.
 
 Nothing is guessed: a margin for float32 rounding is part of every comparison.
 """
@@ -23,17 +24,23 @@ import torch
 from onceedit_vllm.alignment.largest import top_k
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
     from onceedit_vllm.alignment.dense import DenseMap
     from onceedit_vllm.fusion.lines import MapLines
 
-#: Heaviest tokens of each side whose rows are taken, step by step.
+# How many times more tokens are listed for the rows that the first lists leave open.
+_MORE = 4
+#: Heaviest tokens of each side whose whole rows are taken, step by step.
 ROW_STEPS = (64, 256, 1024)
-#: At most so many coordinates are computed in full; with more left, the next step is the better deal.
+#: With at most so many coordinates left, single entries are the better deal than rows.
+MOST_NARROWED = 4096
+#: At most so many coordinates are computed in full.
 MOST_FINALISTS = 64
+# Entries of rows, or single ones, held at once: 2**25 float32 are 128 MiB.
+_ENTRIES_AT_ONCE = 2**25
 # Rounding of the entries of R and of short sums, relative; float32.
 _ROUNDING = 1e-5
 # Of sums over a whole vocabulary, at worst.
@@ -88,14 +95,19 @@ def find_peaks(sides: Sequence[Side], allowed: Tensor, top_k: int) -> Peaks:
     Args:
         sides: The plug-in's share and the LLM's.
         allowed: (n, A) bool, at least one True in a row.
-        top_k: Heaviest tokens of each side whose lists are looked at.
+        top_k: Heaviest tokens of each side whose lists are looked at; four times as many where need be.
     """
     coordinates, certain = _by_lists(sides, allowed, top_k)
     attempts = torch.full_like(coordinates, LISTS)
-    # The one place where the host waits for a device: what follows is work of another size.
-    for row in (~certain).nonzero().squeeze(1).tolist():
-        one = [Side(side.lines, side.weights[row : row + 1]) for side in sides]
-        coordinates[row], attempts[row] = _by_rows(one, allowed[row : row + 1])
+    # The first place where the host waits for a device: what follows is work of another size.
+    left = (~certain).nonzero().squeeze(1)
+    if len(left):
+        more, certain = _by_lists(_rows_of(sides, left), allowed[left], _MORE * top_k)
+        coordinates[left[certain]] = more[certain]
+        left = left[~certain]
+    if len(left):
+        found = _without_lists(_rows_of(sides, left), allowed[left])
+        coordinates[left], attempts[left] = found.coordinates, found.attempts
     return Peaks(coordinates, attempts)
 
 
@@ -112,6 +124,7 @@ def _by_lists(sides: Sequence[Side], allowed: Tensor, count: int) -> tuple[Tenso
         rest = _rest_of(each, side.weights, ids)
         low += known + _at_least(rest, each.smallest[candidates])
         high += known + _at_most(rest, each.largest[candidates])
+        # Any other coordinate has, in the rows of the heaviest tokens, less than all that are listed.
         unlisted += (values * each.others[ids]).sum(dim=1) + rest.high
     open_here = allowed.gather(1, candidates)
     best, place = low.masked_fill_(~open_here, -math.inf).max(dim=1)
@@ -121,43 +134,100 @@ def _by_lists(sides: Sequence[Side], allowed: Tensor, count: int) -> tuple[Tenso
     return coordinates[:, 0], best * (1 - _ROUNDING) > rival * (1 + _ROUNDING)
 
 
-def _by_rows(sides: Sequence[Side], allowed: Tensor) -> tuple[int, int]:
-    """Settle one row of P; allowed is (1, A). Returns the coordinate and the attempt."""
-    known, taken = torch.zeros(allowed.shape, device=allowed.device), 0
-    heaviest = [top_k(side.weights, min(ROW_STEPS[-1], side.weights.shape[1])) for side in sides]
-    for size in ROW_STEPS:
-        low, high = torch.zeros_like(known), torch.zeros_like(known)
-        for side, (values, ids) in zip(sides, heaviest, strict=True):
-            known += values[:, taken:size] @ side.lines.rows.get(ids[0, taken:size])
-            each = side.lines.relative_map
-            rest = _rest_of(each, side.weights, ids[:, :size])
-            low += _at_least(rest, each.smallest)
-            high += _at_most(rest, each.largest)
-        taken = size
-        finalists = _finalists(low.add_(known), high.add_(known), allowed)
-        if len(finalists) == 1:
-            return int(finalists), ROWS
-        if len(finalists) <= MOST_FINALISTS:
-            return _by_columns(sides, finalists), FINALISTS
-    fused = torch.zeros_like(known)
+def _without_lists(sides: Sequence[Side], allowed: Tensor) -> Peaks:
+    """All other attempts, for the rows that the lists left open."""
+    coordinates = torch.zeros(len(allowed), dtype=torch.int64, device=allowed.device)
+    attempts = torch.full_like(coordinates, DENSE)
+    for row, finalists in _by_rows(sides, allowed):
+        coordinates[row], attempts[row] = _narrow(_rows_of(sides, [row]), finalists)
+    left = (attempts == DENSE).nonzero().squeeze(1)
+    if len(left):
+        fused = sum(side.lines.relative_map.project(side.weights) for side in _rows_of(sides, left))
+        coordinates[left] = torch.where(allowed[left], fused, -math.inf).argmax(dim=1)
+    return Peaks(coordinates, attempts)
+
+
+def _rows_of(sides: Sequence[Side], rows: Tensor | list[int]) -> list[Side]:
+    return [Side(side.lines, side.weights[rows]) for side in sides]
+
+
+def _by_rows(sides: Sequence[Side], allowed: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Rows of P, and for each the coordinates (k,) that can be its peak; rows with too many are left out."""
+    size = max(side.weights.shape[1] for side in sides)
+    left = list(range(len(allowed)))
+    for step in ROW_STEPS:
+        # Beyond that, the whole product is less work.
+        if step * len(left) > size:
+            return
+        at_once = max(1, _ENTRIES_AT_ONCE // (step * allowed.shape[1]))
+        groups = [left[i : i + at_once] for i in range(0, len(left), at_once)]
+        left = []
+        for group in groups:
+            low, high = _bounds_by_rows(_rows_of(sides, group), step)
+            for row, least, most in zip(group, low, high, strict=True):
+                finalists = _finalists(least, most, allowed[row])
+                if len(finalists) <= MOST_NARROWED:
+                    yield row, finalists
+                else:
+                    left.append(row)
+
+
+def _bounds_by_rows(sides: Sequence[Side], size: int) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of every coordinate, (n, A) each, by the rows of the heaviest tokens."""
+    low = high = torch.zeros((), device=sides[0].weights.device)
     for side in sides:
-        fused += side.lines.relative_map.project(side.weights)
-    return int(fused.masked_fill_(~allowed, -math.inf).argmax()), DENSE
+        each = side.lines.relative_map
+        values, ids = top_k(side.weights, min(size, each.vocab_size))
+        distinct, places = ids.unique(return_inverse=True)
+        taken = values.new_zeros(len(values), len(distinct)).scatter_(1, places, values)
+        known = taken @ side.lines.rows.get(distinct)
+        rest = _rest_of(each, side.weights, ids)
+        low = low + known + _at_least(rest, each.smallest)
+        high = high + known + _at_most(rest, each.largest)
+    return low, high
 
 
-def _finalists(low: Tensor, high: Tensor, allowed: Tensor) -> Tensor:
-    """(k,) coordinates that no other one certainly beats, ascending; all arguments are (1, A)."""
-    best = low.masked_fill(~allowed, -math.inf).amax()
-    return (allowed & (high * (1 + _ROUNDING) >= best * (1 - _ROUNDING)))[0].nonzero().squeeze(1)
+def _narrow(sides: Sequence[Side], finalists: Tensor) -> tuple[int, int]:
+    """The peak of one row of P among some coordinates, and what settled it: `DENSE` where nothing did."""
+    size = 4 * ROW_STEPS[0]
+    while len(finalists) > 1 and 2 * size < max(side.weights.shape[1] for side in sides):
+        finalists = finalists[_finalists(*_bounds_by_entries(sides, finalists, size))]
+        size *= 4
+    if len(finalists) == 1:
+        return int(finalists), ROWS
+    if len(finalists) <= MOST_FINALISTS:
+        return _by_columns(sides, finalists), FINALISTS
+    return 0, DENSE
+
+
+def _bounds_by_entries(sides: Sequence[Side], finalists: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The same bounds for one row of P and some coordinates, (k,) each."""
+    low = high = torch.zeros((), device=finalists.device)
+    at_once = max(1, _ENTRIES_AT_ONCE // len(finalists))
+    for side in sides:
+        each = side.lines.relative_map
+        values, ids = top_k(side.weights, min(size, each.vocab_size))
+        known = sum(
+            (v @ each.entries(i, finalists[None])[0])[0]
+            for v, i in zip(values.split(at_once, dim=1), ids.split(at_once, dim=1), strict=True)
+        )
+        rest = _rest_of(each, side.weights, ids)
+        low = low + known + _at_least(rest, each.smallest[finalists])[0]
+        high = high + known + _at_most(rest, each.largest[finalists])[0]
+    return low, high
+
+
+def _finalists(low: Tensor, high: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """(k,) places that no other one certainly beats, ascending; all arguments are (c,)."""
+    if allowed is not None:
+        low, high = low.masked_fill(~allowed, -math.inf), high.masked_fill(~allowed, -math.inf)
+    return (high * (1 + _ROUNDING) >= low.amax() * (1 - _ROUNDING)).nonzero().squeeze(1)
 
 
 def _by_columns(sides: Sequence[Side], finalists: Tensor) -> int:
     """The best of a few coordinates, each computed in full; the lowest one of equals."""
-    values = torch.zeros(len(finalists), dtype=torch.float64, device=finalists.device)
-    for side in sides:
-        for part, coordinate in enumerate(finalists.split(1)):
-            column = side.lines.columns.get(coordinate)[0]
-            values[part] += (side.weights[0].double() * column).sum()
+    values = sum(side.lines.columns.get(finalists).double() @ side.weights[0].double() for side in sides)
+    assert isinstance(values, torch.Tensor)
     return int(finalists[values.argmax()])
 
 

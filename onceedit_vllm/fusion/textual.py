@@ -103,8 +103,8 @@ def _fuse(
         if row >= 0:
             log_p = torch.log_softmax(logits[row], 0, dtype=torch.float32)
             torch.index_select(log_p, 0, carrier.targets, out=at_targets[i])
-            largest_log_p[i], own[i] = (found[0] for found in first_max(log_p[None]))
-            largest[i] = logits[row, own[i]]
+            largest[i], own[i] = (found[0] for found in first_max(logits[row : row + 1]))
+            largest_log_p[i] = log_p[own[i]]
     carried = _carry(log_probs, carrier, owed).mul_(alpha[:, None])
     if at_targets.numel() and at_targets.amin() == -math.inf:
         carried.masked_fill_(at_targets == -math.inf, 0.0)
@@ -134,7 +134,9 @@ def _winner(
         return own
     value, slot = at_targets.exp().mul_(share[:, None]).add_(carried).max(dim=1)
     target, own_value = carrier.targets[slot], own_log_p.exp() * share
-    return torch.where((own_value > value) | ((own_value == value) & (own < target)), own, target)
+    # Without the plug-in's help a token of a smaller logit is no equal, even if float32 says so.
+    helped = carried.gather(1, slot[:, None])[:, 0] > 0
+    return torch.where((own_value > value) | ((own_value == value) & ((own < target) | ~helped)), own, target)
 
 
 def _write_back(

@@ -10,10 +10,12 @@ import torch
 from onceedit_vllm.alignment.align import Alignment, align
 from onceedit_vllm.alignment.embeddings import load_embeddings
 from onceedit_vllm.alignment.statistics import build_dense_map
-from onceedit_vllm.config import FusionConfig
+from onceedit_vllm.config import FusionConfig, MapKind
 from onceedit_vllm.fusion.fuser import Fuser
+from onceedit_vllm.fusion.lines import MapLines
+from onceedit_vllm.fusion.peak import Side, find_peaks
 from onceedit_vllm.fusion.reference import search
-from onceedit_vllm.fusion.search import adamw_logits, exact_logits
+from onceedit_vllm.fusion.search import adamw_logits, exact_tokens
 from onceedit_vllm.models import cached_model
 from tests.unit.alignment.toys import StandInPack
 
@@ -43,9 +45,9 @@ def test_a_confident_plugin_is_followed_token_by_token(alignment: Alignment) -> 
     log_probs = log_probs.log_softmax(dim=1)
     logits = 3 * torch.randn(16, 262144)
     search_rows = torch.arange(16) % 2 == 0
-    counts = Fuser(alignment, FusionConfig()).fuse_rows_inplace(
-        logits, torch.arange(16), log_probs, torch.full((16,), 0.97), search_rows
-    )
+    fuser = Fuser(alignment, FusionConfig())
+    fuser.fuse_rows_inplace(logits, torch.arange(16), log_probs, torch.full((16,), 0.97), search_rows)
+    counts = fuser.counts()
     assert (counts.searched, counts.sampled, counts.left) == (8, 8, 0)
     assert torch.equal(logits.argmax(dim=1), alignment.carry[tokens])
     assert logits.isfinite().all()
@@ -64,7 +66,7 @@ def test_the_column_search_on_real_embeddings() -> None:
         torch.testing.assert_close(columns, dense[:, [3, 50]].T, atol=1e-6, rtol=1e-4)
         columns = dense[:, [3, 50]].T  # the same bits for both
         found = adamw_logits(columns, allowed, 64, steps=5, learning_rate=0.15)
-        exact = exact_logits(columns, allowed)
+        exact = exact_tokens(columns, allowed)
         for row, coordinate in enumerate((3, 50)):
             target = torch.zeros(64)
             target[coordinate] = 1.0
@@ -75,4 +77,24 @@ def test_the_column_search_on_real_embeddings() -> None:
             # The reference itself is 5e-5 off in float32 on the flattest of these columns.
             single = search(dense, target, torch.zeros(len(table)), allowed=allowed[row])
             torch.testing.assert_close(found[row], single, atol=1e-4, rtol=0)
-            assert found[row].argmax() == double.argmax() == exact[row].argmax()
+            assert found[row].argmax() == double.argmax() == exact[row]
+
+
+@pytest.mark.parametrize("kind", ["calibrated", "eq16", "deepen"])
+def test_peaks_on_real_embeddings(kind: MapKind, alignment: Alignment) -> None:
+    """Both real vocabularies, every 180th anchor, against the whole product."""
+    anchors = [ids[::180] for ids in (alignment.anchors.plugin_ids, alignment.anchors.llm_ids)]
+    tables = [load_embeddings(real_folder(name)) for name in ("smollm2-135m", "gemma-3-270m")]
+    maps = [build_dense_map(kind, t, ids) for t, ids in zip(tables, anchors, strict=True)]
+    torch.manual_seed(0)
+    alpha = torch.rand(24, 1)
+    sharpness = torch.linspace(0.5, 6, 24)[:, None]
+    weights = [
+        share * (sharpness * torch.randn(24, each.vocab_size)).softmax(dim=1)
+        for each, share in zip(maps, (alpha, 1 - alpha), strict=True)
+    ]
+    sides = [Side(MapLines(each, 1 << 24), w) for each, w in zip(maps, weights, strict=True)]
+    found = find_peaks(sides, torch.ones(24, len(anchors[0]), dtype=torch.bool), top_k=16)
+    fused = sum(each.project(w) for each, w in zip(maps, weights, strict=True))
+    at_peak = fused.gather(1, found.coordinates[:, None])[:, 0]
+    assert (at_peak >= fused.amax(dim=1) * (1 - 1e-5)).all()

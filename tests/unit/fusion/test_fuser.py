@@ -6,9 +6,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.config import FusionConfig, MapKind, Solver
-from onceedit_vllm.fusion.fuser import FuseCounts, Fuser
+from onceedit_vllm.fusion import fuser as fuser_module
+from onceedit_vllm.fusion.counts import FuseCounts
+from onceedit_vllm.fusion.fuser import Fuser
+from onceedit_vllm.fusion.outcome import INACTIVE, SAMPLED, SEARCHED
+from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.fusion.project import fused_distribution
 from onceedit_vllm.fusion.reference import fused_step
 from tests.unit.alignment.toys import toy_alignment
@@ -261,6 +267,81 @@ def test_padded_vocabularies(kind: MapKind, plugin_width: int, llm_width: int) -
         assert counts.left == 0
         torch.testing.assert_close(result[:, :V_L], expected, atol=1e-5, rtol=1e-5)
         assert (result[:, V_L:] == -math.inf).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_rows_that_stand_for_none(solver: Solver) -> None:
+    """-1 fills up a batch of fixed size: nothing happens to any row for it, whatever stands beside it."""
+    for kind in KINDS:
+        logits, log_probs = make_batch(9, 4)
+        alpha, search = torch.full((4,), 0.7), torch.tensor([True, True, False, True])
+        expected = logits.clone()
+        fuser = Fuser(ALIGNMENTS[kind], FusionConfig(solver=solver))
+        fuser.fuse_rows_inplace(expected, torch.tensor([2]), log_probs[1:2], alpha[:1], search[1:2])
+        padded = Fuser(ALIGNMENTS[kind], FusionConfig(solver=solver))
+        padded.fuse_rows_inplace(logits, torch.tensor([-1, 2, -1, -1]), log_probs, alpha, search)
+        assert torch.equal(logits, expected)
+        assert padded.counts() == fuser.counts()
+        padded.fuse_rows_inplace(logits, torch.tensor([-1, -1, -1, -1]), log_probs, alpha, search)
+        assert torch.equal(logits, expected)
+        assert padded.counts() == fuser.counts()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a GPU, or has a shape that depends on data."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "item", "equal", "bincount")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(word in func.__name__ for word in self.WAITS), func
+        if func is torch.ops.aten.index.Tensor or func is torch.ops.aten.index_put_.default:
+            assert all(index is None or index.dtype != torch.bool for index in args[1]), "a mask as an index"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_nothing_waits_around_the_kernels(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the GPU path does besides its kernels, with a stand-in for these; they have tests of their own."""
+
+    def stand_in(logits, rows, log_probs, alpha, want_search, carrier, owed):
+        assert owed.slots.shape == (3, 2)
+        logits.index_copy_(0, rows.clamp(min=0), log_probs[:, :1].expand(-1, V_L).contiguous())
+        return torch.where(rows < 0, INACTIVE, torch.where(want_search, SEARCHED, SAMPLED)).to(torch.int8)
+
+    monkeypatch.setattr(fuser_module, "_fuse_rows_of", lambda device: stand_in)
+    fuser = Fuser(ALIGNMENTS["textual"], FusionConfig(solver=solver))
+    logits, log_probs = make_batch(9, 3)
+    inputs = (torch.tensor([1, 2, -1]), log_probs, torch.full((3,), 0.5), torch.tensor([True, False, True]))
+    debt = Owed(torch.tensor([3, 5]), torch.tensor([0.1, 0.2]), torch.tensor(0.3))
+    fuser.fuse_rows_inplace(logits, *inputs, [None, debt, None])  # lays out the tables
+    with NoWaiting():
+        fuser.fuse_rows_inplace(logits, *inputs, [None, debt, None])
+    assert fuser.counts() == FuseCounts(searched=2, sampled=2)
+    with pytest.raises(AssertionError), NoWaiting():
+        bool(logits.any())
+
+
+def test_nothing_waits_to_find_out_what_is_owed() -> None:
+    book = SpellingBook(Spellings.of({2: [10, 11], 3: [10, 12]}), torch.tensor([20, 10, 10, 10]))
+    said = torch.tensor([0.1, 0.3, 0.4, 0.2]).log()
+    book.owed([7, 10], {1: said}.get)
+    with NoWaiting():
+        owed = book.owed([7, 10], {1: said}.get)
+        assert owed is not None
+        owed.only()
+
+
+def test_hit_rates_and_bytes() -> None:
+    logits, log_probs = make_batch(5, 2)
+    fuser = Fuser(ALIGNMENTS["eq16"], FusionConfig(solver="adamw"))
+    assert fuser.hit_rates() == {}
+    maps = ALIGNMENTS["eq16"].plugin_map.bytes_held() + ALIGNMENTS["eq16"].llm_map.bytes_held()
+    for rate in (0.0, 0.5):
+        fuser.fuse_rows_inplace(
+            logits.clone(), torch.arange(2), log_probs, torch.full((2,), 0.9), torch.tensor([True, False])
+        )
+        assert fuser.hit_rates()[logits.device]["llm columns"] == rate
+    assert fuser.bytes_held() > maps
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -52,12 +52,12 @@ class Pair:
 PAIRS = {kind: Pair(kind) for kind in KINDS}
 
 
-#: Tokens listed, tokens of the row steps, most finalists: every attempt gets its turn on toys.
+#: Tokens listed, tokens of the row steps, most narrowed, most finalists: every attempt gets its turn.
 SIZES = {
-    "as shipped": (16, peak.ROW_STEPS, peak.MOST_FINALISTS),
-    "small": (2, (2, 8), 5),
-    "no lists": (1, (4, 16, 64), 2),
-    "dense at once": (1, (1,), 1),
+    "as shipped": (16, peak.ROW_STEPS, peak.MOST_NARROWED, peak.MOST_FINALISTS),
+    "small": (2, (2, 8), 20, 5),
+    "no lists": (1, (4, 16, 64), 100, 2),
+    "dense at once": (1, (1,), 1, 1),
 }
 
 
@@ -68,10 +68,12 @@ def sizes(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=KINDS)
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, sizes: str) -> Pair:
-    top_k, rows, finalists = SIZES[sizes]
+    top_k, rows, narrowed, finalists = SIZES[sizes]
     monkeypatch.setattr(PAIRS[request.param], "top_k", top_k)
     monkeypatch.setattr(peak, "ROW_STEPS", rows)
+    monkeypatch.setattr(peak, "MOST_NARROWED", narrowed)
     monkeypatch.setattr(peak, "MOST_FINALISTS", finalists)
+    monkeypatch.setattr(peak, "_ENTRIES_AT_ONCE", 3000)
     return PAIRS[request.param]
 
 
@@ -96,7 +98,8 @@ def test_random_distributions_from_flat_to_sharp(pair: Pair) -> None:
 def test_every_attempt_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     monkeypatch.setattr(PAIRS["deepen"], "top_k", 2)
-    monkeypatch.setattr(peak, "ROW_STEPS", (4, 16))
+    monkeypatch.setattr(peak, "ROW_STEPS", (2, 8))
+    monkeypatch.setattr(peak, "MOST_NARROWED", 30)
     monkeypatch.setattr(peak, "MOST_FINALISTS", 3)
     seen: set[int] = set()
     for sharpness in (0.1, 2.0, 4.0, 6.0, 8.0, 20.0):

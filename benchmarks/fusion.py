@@ -1,0 +1,101 @@
+"""The fusion step against the paper's: times, tokens, bytes, certificates and growth.
+
+    python benchmarks/fusion.py                   # tables
+    python benchmarks/fusion.py --json            # the same as JSON on standard output
+    python benchmarks/fusion.py --smoke --json    # small sizes, under a minute, for CI
+    python benchmarks/fusion.py --device cuda     # times by device events, and one captured graph
+
+Exits with 1 where a step disagrees that must not: see ``failures`` in the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import torch
+from fusion_bench import sections
+from fusion_bench.plot import plot
+from fusion_bench.tables import print_tables
+from provenance import provenance
+from rich.console import Console
+
+RESULTS = Path(__file__).parent / "results"
+SECTIONS: dict[str, Callable[[sections.Plan], Any]] = {
+    "cases": sections.cases,
+    "growth": sections.growths,
+    "search": sections.searches,
+    "random": sections.random_steps,
+    "certificate": sections.certificates,
+    "recorded": sections.recorded_steps,
+    "memory": sections.memory,
+    "graph": sections.graph,
+}
+
+
+def main() -> int:
+    args = parse_arguments()
+    torch.set_num_threads(args.threads)
+    plan = sections.Plan(torch.device(args.device), smoke=args.smoke)
+    result: dict[str, Any] = {**provenance(), "device": args.device, "smoke": args.smoke}
+    # Bars and warnings go to standard error: standard output is for the numbers.
+    with contextlib.redirect_stdout(sys.stderr):
+        for name in args.sections:
+            answer = SECTIONS[name](plan)
+            if answer is not None:
+                result[name] = answer
+                save(args.out, result)
+    result["failures"] = sections.failures(result)
+    save(args.out, result)
+    if args.out is not None:
+        plot(result, args.out.with_suffix(".png"))
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print_tables(result, Console())
+    for failure in result["failures"]:
+        print(failure, file=sys.stderr)
+    return 1 if result["failures"] else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--out", type=Path, help="also write JSON here, and a plot beside it")
+    parser.add_argument("--smoke", action="store_true", help="small sizes")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
+    parser.add_argument(
+        "--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="parts to run (default: all)"
+    )
+    args = parser.parse_args()
+    if args.threads < 1:
+        parser.error(f"--threads {args.threads}: take at least 1")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here; leave --device out to measure the CPU")
+    return args
+
+
+def save(out: Path | None, result: dict[str, Any]) -> None:
+    """Write after every part, in one move: a run that is cut off keeps what it has."""
+    if out is None:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_suffix(".part")
+    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Whether the fast path says the same tokens: on random steps, recorded ones, and for the search alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from fusion_bench import naive
+from fusion_bench.inputs import Inputs, random_inputs
+from fusion_bench.recorded import Steps
+from fusion_bench.setups import Setup
+from fusion_bench.timing import fuse
+from rich.progress import track
+from torch import Tensor
+
+from onceedit_vllm.alignment.dense import DenseMap, chunks
+from onceedit_vllm.config import FusionConfig
+from onceedit_vllm.fusion.fuser import Fuser
+from onceedit_vllm.fusion.search import adamw_logits, exact_tokens
+
+_BATCH = 128
+_SEARCH = {"steps": 5, "learning_rate": 0.15}
+
+
+class _Fast:
+    """Both solvers of the product, each with its own count of rows."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.exact = Fuser(setup.alignment, FusionConfig(solver="exact"))
+        self.adamw = Fuser(setup.alignment, FusionConfig(solver="adamw"))
+
+    def tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        found = []
+        for fuser in (self.exact, self.adamw):
+            logits = inputs.llm_logits.clone()
+            fuse(fuser, inputs, logits)
+            found.append(logits.argmax(dim=1))
+        return found[0], found[1]
+
+
+def random_agreement(setup: Setup, count: int) -> dict[str, Any]:
+    """Whole steps against the dense baseline with autograd and AdamW, row by row."""
+    fast, matrices, sizes = _Fast(setup), setup.matrices(), setup.sizes
+    same, walked_same, disputed, disputed_right = 0, 0, 0, 0
+    for seed in track(range(-(-count // _BATCH)), description=f"Random steps, {setup.name}"):
+        size = min(_BATCH, count - seed * _BATCH)
+        inputs = random_inputs(size, sizes["V_s"], sizes["V"], 10_000 + seed).to(setup.device)
+        exact, walked = fast.tokens(inputs)
+        dense = naive.step(matrices, *inputs).argmax(dim=1)
+        same += int((exact == dense).sum())
+        walked_same += int((walked == dense).sum())
+        for row in ((exact != dense) | (walked != dense)).nonzero()[:, 0].tolist():
+            disputed += 1
+            disputed_right += int(walked[row]) == _in_double(setup, inputs, row)
+    counts = fast.exact.counts()
+    return {
+        "name": setup.name,
+        **sizes,
+        "kind": setup.alignment.llm_map.kind,
+        "steps": count,
+        "same_token_exact": same / count,
+        "same_token_adamw": walked_same / count,
+        # Where the float32 baseline disagrees with a solver, the baseline in float64 decides.
+        "disputed": disputed,
+        "disputed_won_by_adamw_in_float64": disputed_right,
+        "settled": counts._asdict(),
+    }
+
+
+def _in_double(setup: Setup, inputs: Inputs, row: int) -> int:
+    """The baseline's token in float64, with the matrices cast column block by column block."""
+    matrices = setup.matrices()
+    one = [tensor[row : row + 1].double() for tensor in inputs]
+    fused = torch.cat(
+        [
+            one[2] * (one[0].exp() @ plugin.double()) + (1 - one[2]) * (one[1].softmax(dim=1) @ llm.double())
+            for plugin, llm in zip(matrices.plugin.split(1024, 1), matrices.llm.split(1024, 1), strict=True)
+        ],
+        dim=1,
+    )
+    column = matrices.llm[:, fused.argmax()].double()[None]
+    walked = adamw_logits(column, torch.ones_like(column, dtype=torch.bool), matrices.llm.shape[1], **_SEARCH)
+    return int(walked.argmax())
+
+
+def recorded_agreement(setup: Setup, steps: Steps, *, seed: int = 0) -> dict[str, Any]:
+    """Recorded steps against the whole product, made chunk by chunk, and the paper's iterate behind it."""
+    count = len(steps.llm_logits)
+    alpha = torch.rand(count, generator=torch.Generator().manual_seed(seed))
+    fast = _Fast(setup)
+    exact, walked = (
+        torch.cat(part)
+        for part in zip(*(fast.tokens(batch) for batch in _batches(steps, alpha)), strict=True)
+    )
+    targets = _whole_product(setup, steps, alpha)
+    expected = _search_columns(setup, targets)
+    counts = fast.exact.counts()
+    return {
+        "name": setup.name,
+        **setup.sizes,
+        "kind": setup.alignment.llm_map.kind,
+        "steps": count,
+        "same_token_exact": float((exact == expected).double().mean()),
+        "same_token_adamw": float((walked == expected).double().mean()),
+        "settled": counts._asdict(),
+        "hit_rates": fast.exact.hit_rates().get(setup.device),
+    }
+
+
+def _batches(steps: Steps, alpha: Tensor, size: int = 8) -> Iterator[Inputs]:
+    for start in track(range(0, len(alpha), size), description="Recorded steps"):
+        part = slice(start, start + size)
+        yield Inputs(steps.plugin_log_probs[part], steps.llm_logits[part], alpha[part])
+
+
+def _whole_product(setup: Setup, steps: Steps, alpha: Tensor) -> Tensor:
+    """Argmax of Eq. 8 over every coordinate, (n,)."""
+    sides = (
+        (setup.alignment.plugin_map, steps.plugin_log_probs.exp() * alpha[:, None]),
+        (setup.alignment.llm_map, steps.llm_logits.softmax(dim=1) * (1 - alpha[:, None])),
+    )
+    fused = torch.zeros(len(alpha), setup.alignment.llm_map.num_coordinates)
+    for relative_map, weights in sides:
+        weights = torch.nn.functional.pad(weights, (0, relative_map.vocab_size - weights.shape[1]))
+        if not isinstance(relative_map, DenseMap):
+            fused += relative_map.project(weights)
+            continue
+        runs = list(chunks(relative_map.vocab_size, relative_map.num_coordinates, fused.device))
+        for ids in track(runs, description=f"The whole product, {setup.name}"):
+            fused.addmm_(weights[:, ids], relative_map.rows(ids))
+    return fused.argmax(dim=1)
+
+
+def _search_columns(setup: Setup, targets: Tensor) -> Tensor:
+    """The paper's token for each target, by its column alone; one walk per distinct target."""
+    llm_map = setup.alignment.llm_map
+    distinct, inverse = targets.unique(return_inverse=True)
+    tokens = []
+    for part in track(distinct.split(16), description="The paper's iterate"):
+        columns = llm_map.columns(part)
+        everything = torch.ones_like(columns, dtype=torch.bool)
+        tokens.append(adamw_logits(columns, everything, llm_map.num_coordinates, **_SEARCH).argmax(dim=1))
+    return torch.cat(tokens)[inverse]
+
+
+def search_agreement(setup: Setup, count: int, *, seed: int = 0) -> dict[str, Any]:
+    """The search alone: its iterate against the dense autograd iterate, on the same targets."""
+    generator = torch.Generator().manual_seed(seed)
+    matrix = setup.matrices().llm
+    targets = torch.randint(0, matrix.shape[1], (count,), generator=generator).to(setup.device)
+    worst, same_adamw, same_exact, solvers_agree = 0.0, 0, 0, 0
+    for part in track(targets.split(100), description=f"The search, {setup.name}"):
+        dense = naive.search(matrix, part, **_SEARCH)  # type: ignore[arg-type]
+        columns = matrix[:, part].T.contiguous()
+        everything = torch.ones_like(columns, dtype=torch.bool)
+        walked = adamw_logits(columns, everything, matrix.shape[1], **_SEARCH)  # type: ignore[arg-type]
+        exact = exact_tokens(columns, everything)
+        worst = max(worst, float((walked - dense).abs().max()))
+        same_adamw += int((walked.argmax(dim=1) == dense.argmax(dim=1)).sum())
+        same_exact += int((exact == dense.argmax(dim=1)).sum())
+        solvers_agree += int((exact == walked.argmax(dim=1)).sum())
+    return {
+        "name": setup.name,
+        **setup.sizes,
+        "kind": setup.alignment.llm_map.kind,
+        "targets": count,
+        "max_abs_difference_float32": worst,
+        "same_token_adamw": same_adamw / count,
+        "same_token_exact": same_exact / count,
+        "solvers_agree": solvers_agree / count,
+    }

@@ -1,0 +1,58 @@
+"""How many of the heaviest tokens the certificate needs, measured on recorded steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from fusion_bench.inputs import Inputs
+from fusion_bench.recorded import Steps
+from fusion_bench.setups import Setup
+from fusion_bench.timing import fuse
+from rich.progress import track
+
+from onceedit_vllm.config import FusionConfig
+from onceedit_vllm.fusion.fuser import Fuser
+
+_BATCH = 8
+#: The weights of rows whose gate is open, and all there are.
+BANDS = {"alpha 0 to 1": (0.0, 1.0), "alpha 0.9 to 1": (0.9, 1.0)}
+
+
+def certificate(setup: Setup, steps: Steps, sizes: Sequence[int], count: int) -> list[dict[str, Any]]:
+    """For each k and band of weights: what settled the steps, and milliseconds a batch of 8."""
+    chosen = torch.randperm(len(steps.llm_logits), generator=torch.Generator().manual_seed(1))[:count]
+    return [
+        _rates(setup, steps, chosen, k, band)
+        for band in track(BANDS, description=f"The certificate, {setup.name}")
+        for k in sizes
+    ]
+
+
+def _rates(setup: Setup, steps: Steps, chosen: torch.Tensor, k: int, band: str) -> dict[str, Any]:
+    low, high = BANDS[band]
+    alpha = low + (high - low) * torch.rand(len(chosen), generator=torch.Generator().manual_seed(2))
+    fuser = Fuser(setup.alignment, FusionConfig(top_k=k))
+    elapsed = 0.0
+    for part, weights in zip(chosen.split(_BATCH), alpha.split(_BATCH), strict=True):
+        inputs = Inputs(steps.plugin_log_probs[part], steps.llm_logits[part], weights)
+        logits = inputs.llm_logits.clone()
+        started = time.perf_counter()
+        fuse(fuser, inputs, logits)
+        elapsed += time.perf_counter() - started
+    counts = fuser.counts()
+    return {
+        "name": setup.name,
+        "kind": setup.alignment.llm_map.kind,
+        "k": k,
+        "band": band,
+        "steps": len(chosen),
+        "by_lists": counts.by_lists / counts.searched,
+        "by_rows": counts.by_rows / counts.searched,
+        "by_finalists": counts.by_finalists / counts.searched,
+        "dense": counts.dense_steps / counts.searched,
+        "certified_rate": counts.certified / counts.searched,
+        "ms_per_batch": 1e3 * elapsed / -(-len(chosen) // _BATCH),
+    }

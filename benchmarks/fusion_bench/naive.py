@@ -1,0 +1,59 @@
+"""The baseline: one decoding step as DeePEn's public code does it, with the paper's start and target.
+
+Both relative maps are matrices in memory, the fused distribution is two dense products, and the search is
+autograd through a third one under AdamW. Rows of a batch go through the products together, which the
+original does not do: the baseline is the faster for it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onceedit_vllm.fusion.reference import BETAS, COSINE_STEPS, EPS, LOWEST_RATE, WEIGHT_DECAY
+
+
+class Matrices(NamedTuple):
+    """R_s (V_s, C) and R_l (V_l, C), float32."""
+
+    plugin: Tensor
+    llm: Tensor
+
+    def num_bytes(self) -> int:
+        """What they take in memory."""
+        return sum(matrix.numel() * matrix.element_size() for matrix in self)
+
+
+def fused_targets(matrices: Matrices, plugin_probs: Tensor, llm_probs: Tensor, alpha: Tensor) -> Tensor:
+    """Eq. 8 and 11: (n, V_s), (n, V_l), (n,) -> a* of each row, (n,) int64."""
+    fused = alpha[:, None] * (plugin_probs @ matrices.plugin)
+    return fused.addmm_(llm_probs * (1 - alpha[:, None]), matrices.llm).argmax(dim=1)
+
+
+def search(llm_map: Tensor, targets: Tensor, *, steps: int = 5, learning_rate: float = 0.15) -> Tensor:
+    """Eq. 9-10: (V, C) and (n,) one-hot targets -> (n, V) logits."""
+    x = torch.zeros(
+        len(targets), len(llm_map), device=llm_map.device, dtype=llm_map.dtype, requires_grad=True
+    )
+    optimizer = torch.optim.AdamW([x], lr=learning_rate, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, T_max=COSINE_STEPS, eta_min=LOWEST_RATE * learning_rate
+    )
+    divergence = torch.nn.KLDivLoss(reduction="sum")
+    one_hot = torch.nn.functional.one_hot(targets, llm_map.shape[1]).to(llm_map.dtype)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        # The mean reduction of one row divides by the number of coordinates; rows do not share a loss.
+        loss = divergence((x.softmax(dim=1) @ llm_map).log(), one_hot) / llm_map.shape[1]
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return x.detach()
+
+
+def step(matrices: Matrices, plugin_log_probs: Tensor, llm_logits: Tensor, alpha: Tensor) -> Tensor:
+    """One whole step: (n, V_s), (n, V_l), (n,) -> (n, V_l) logits."""
+    targets = fused_targets(matrices, plugin_log_probs.exp(), llm_logits.softmax(dim=1), alpha)
+    return search(matrices.llm, targets)

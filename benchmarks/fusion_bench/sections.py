@@ -1,0 +1,175 @@
+"""The parts of the fusion benchmark, each at full size and at smoke size."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from fusion_bench.agreement import random_agreement, recorded_agreement, search_agreement
+from fusion_bench.certificate import certificate
+from fusion_bench.graph import captured_graph
+from fusion_bench.growth import FULL, SMOKE, growth
+from fusion_bench.inputs import Inputs
+from fusion_bench.recorded import Steps, record
+from fusion_bench.setups import LLM, PLUGIN, Setup, invented, real
+from fusion_bench.timing import time_case
+
+from onceedit_vllm.config import MapKind
+from onceedit_vllm.models import cached_model
+
+KINDS: tuple[MapKind, ...] = ("textual", "calibrated", "eq16", "deepen")
+DENSE_KINDS: tuple[MapKind, ...] = ("calibrated", "eq16", "deepen")
+#: Steps recorded from the real models.
+NUM_RECORDED = 2400
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where to run, and how much."""
+
+    device: torch.device
+    smoke: bool
+
+
+def _square(plan: Plan, kind: MapKind, size: int) -> Setup:
+    return invented(kind, plugin_size=size, llm_size=size, num_anchors=size, device=plan.device)
+
+
+def cases(plan: Plan) -> list[dict[str, Any]]:
+    """The product against the baseline, on the same inputs in the same run."""
+    sizes, batches, repeats = (
+        ((1024,), (1, 8), 3) if plan.smoke else ((8192, 16384, 32768), (1, 8, 32, 128), 9)
+    )
+    found = []
+    for size in sizes:
+        for kind in KINDS:
+            setup = _square(plan, kind, size)
+            found += [time_case(setup, batch, repeats=repeats) for batch in batches]
+            del setup
+            gc.collect()
+    return found if plan.smoke else found + _real_cases(plan)
+
+
+def _real_cases(plan: Plan) -> list[dict[str, Any]]:
+    """SmolLM2 and Gemma: with a twelfth of the anchors, whose matrices fit, and with all of them."""
+    found = []
+    for kind in KINDS:
+        for every in (12, 1):
+            setup = real(kind, plan.device, every=every)
+            if setup is None:
+                return []
+            # Textual matrices over all coordinates are V x V here: there is nothing to compare with.
+            fits = every > 1 and kind != "textual"
+            for batch in (1, 8, 32):
+                make = _recorded_batches(batch)
+                found.append(time_case(setup, batch, repeats=9, dense_repeats=int(fits), make=make))
+            del setup
+            gc.collect()
+    return found
+
+
+def _recorded_batches(batch: int) -> Any:
+    steps = _steps()
+    assert steps is not None
+
+    def make(seed: int) -> Inputs:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(steps.llm_logits), generator=generator)[:batch]
+        alpha = 0.9 + 0.1 * torch.rand(batch, generator=generator)
+        return Inputs(steps.plugin_log_probs[chosen], steps.llm_logits[chosen], alpha)
+
+    return make
+
+
+@cache
+def _steps() -> Steps | None:
+    plugin, llm = cached_model(PLUGIN), cached_model(LLM)
+    return None if plugin is None or llm is None else record(plugin, llm, NUM_RECORDED)
+
+
+def growths(plan: Plan) -> dict[str, Any]:
+    """Exponents of the cost in V, A and the batch."""
+    return growth(SMOKE if plan.smoke else FULL, plan.device, 3 if plan.smoke else 9)
+
+
+def searches(plan: Plan) -> list[dict[str, Any]]:
+    """The search's iterate against dense autograd: on invented columns and on the columns of SmolLM2."""
+    if plan.smoke:
+        return [search_agreement(_square(plan, "calibrated", 512), 20)]
+    found = [search_agreement(_square(plan, kind, 8192), 334) for kind in DENSE_KINDS]
+    for kind in DENSE_KINDS:
+        setup = real(kind, plan.device, swapped=True)
+        if setup is not None:
+            found.append(search_agreement(_llm_only(setup), 334))
+        del setup
+        gc.collect()
+    return found
+
+
+def _llm_only(setup: Setup) -> Setup:
+    """The search needs R_l alone; R_s of the real pair would not fit beside it."""
+    from dataclasses import replace
+
+    return Setup(setup.name, replace(setup.alignment, plugin_map=setup.alignment.llm_map), setup.device)
+
+
+def random_steps(plan: Plan) -> list[dict[str, Any]]:
+    """Whole steps against the baseline."""
+    size, count = (512, 40) if plan.smoke else (8192, 5056)
+    return [random_agreement(_square(plan, kind, size), count) for kind in KINDS]
+
+
+def certificates(plan: Plan) -> list[dict[str, Any]] | None:
+    """Share of recorded steps that each attempt settles, for several k."""
+    return None if plan.smoke else _certificates(plan)
+
+
+def _certificates(plan: Plan) -> list[dict[str, Any]] | None:
+    steps = _steps()
+    found: list[dict[str, Any]] = []
+    for kind in DENSE_KINDS:
+        setup = real(kind, plan.device)
+        if setup is None or steps is None:
+            return None
+        found += certificate(setup, steps, (1, 2, 4, 8, 16, 32, 64), 160)
+    return found
+
+
+def recorded_steps(plan: Plan) -> list[dict[str, Any]] | None:
+    """Recorded steps of the real models against the whole product."""
+    steps = None if plan.smoke else _steps()
+    found = []
+    for kind in KINDS:
+        setup = None if steps is None else real(kind, plan.device)
+        if setup is None or steps is None:
+            return None
+        found.append(recorded_agreement(setup, steps))
+    return found
+
+
+def memory(plan: Plan) -> dict[str, float] | None:
+    """The most memory this process has had, which the matrices of `cases` dominate where they ran."""
+    return {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def graph(plan: Plan) -> dict[str, Any] | None:
+    """A step in one captured CUDA graph; None on a CPU."""
+    return captured_graph(plan.device, smoke=plan.smoke) if plan.device.type == "cuda" else None
+
+
+def failures(result: dict[str, Any]) -> list[str]:
+    """Whatever disagrees and must not, in sentences."""
+    found = []
+    for entry in result.get("random", []) + result.get("recorded", []):
+        if entry["same_token_adamw"] < 1 and entry.get("disputed_won_by_adamw_in_float64") != entry.get(
+            "disputed"
+        ):
+            found.append(f"{entry['name']}: adamw gives another token than the dense step")
+    for entry in result.get("search", []):
+        if entry["max_abs_difference_float32"] > 1e-5:
+            found.append(f"{entry['name']}: the search is off by {entry['max_abs_difference_float32']:.1e}")
+    return found

@@ -1,0 +1,55 @@
+"""The fusion benchmark's numbers for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_CASES = (
+    "name",
+    "batch",
+    "dense_ms",
+    "fast_ms",
+    "speedup",
+    "token_agreement",
+    "bytes_held",
+    "certified_rate",
+)
+_COLUMNS = {
+    "search": ("name", "targets", "max_abs_difference_float32", "same_token_adamw", "same_token_exact"),
+    "random": ("name", "steps", "same_token_exact", "same_token_adamw", "disputed"),
+    "certificate": ("name", "band", "k", "by_lists", "by_rows", "by_finalists", "dense", "ms_per_batch"),
+    "recorded": ("name", "steps", "same_token_exact", "same_token_adamw"),
+}
+
+
+def print_tables(result: dict[str, Any], console: Console) -> None:
+    """All parts that were run."""
+    console.print(f"{result['machine']}, commit {result['commit']}, {result['torch_threads']} threads")
+    if "cases" in result:
+        console.print(_table("A step against the dense baseline", _CASES, result["cases"]))
+    for name, columns in _COLUMNS.items():
+        if name in result:
+            console.print(_table(name, columns, result[name]))
+    for kind, exponents in result.get("growth", {}).get("by_kind", {}).items():
+        console.print(f"growth, {kind}: " + ", ".join(f"{axis}^{e:.2f}" for axis, e in exponents.items()))
+    for name in ("memory", "graph"):
+        if name in result:
+            console.print(f"{name}: {result[name]}")
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> Table:
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)

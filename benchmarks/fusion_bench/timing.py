@@ -1,0 +1,91 @@
+"""Times of the product's step and of the baseline's, on the same inputs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from fusion_bench import naive
+from fusion_bench.inputs import Inputs, random_inputs
+from fusion_bench.setups import Setup
+from torch import Tensor
+
+from onceedit_vllm.config import FusionConfig
+from onceedit_vllm.fusion.fuser import Fuser
+
+
+def milliseconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall-clock time on a CPU; on a GPU the time between two events."""
+    if device.type != "cuda":
+        started = time.perf_counter()
+        work()
+        return 1e3 * (time.perf_counter() - started)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end))
+
+
+def fuse(fuser: Fuser, inputs: Inputs, logits: Tensor) -> None:
+    """One greedy step of every row, in place."""
+    rows = torch.arange(len(logits), device=logits.device)
+    fuser.fuse_rows_inplace(logits, rows, inputs.plugin_log_probs, inputs.alpha, rows >= 0)
+
+
+def time_case(
+    setup: Setup,
+    batch: int,
+    *,
+    repeats: int,
+    dense_repeats: int = 1,
+    make: Callable[[int], Inputs] | None = None,
+) -> dict[str, Any]:
+    """One entry of ``cases``: medians over ``repeats`` batches, each seen once, after one to warm up.
+
+    Args:
+        setup: What to fuse.
+        batch: Rows of a step.
+        repeats: Batches for the fast path.
+        dense_repeats: How many of them the baseline does too; 0 where its matrices do not fit.
+        make: Seed -> inputs; random ones by default.
+    """
+    sizes = setup.sizes
+    make = make or (lambda seed: random_inputs(batch, sizes["V_s"], sizes["V"], seed))
+    fuser = Fuser(setup.alignment, FusionConfig())
+    fast, dense, agreed = [], [], 0
+    for seed in range(repeats + 1):
+        inputs = make(seed).to(setup.device)
+        logits = inputs.llm_logits.clone()
+        elapsed = milliseconds(lambda: fuse(fuser, inputs, logits), setup.device)  # noqa: B023
+        if seed == 0:
+            continue
+        fast.append(elapsed)
+        if seed <= dense_repeats:
+            matrices, found = setup.matrices(), []
+            dense.append(
+                milliseconds(lambda: found.append(naive.step(matrices, *inputs)), setup.device)  # noqa: B023
+            )
+            agreed += int((found[0].argmax(dim=1) == logits.argmax(dim=1)).sum())
+    counts = fuser.counts()
+    dense_ms = statistics.median(dense) if dense else None
+    textual = setup.alignment.llm_map.kind == "textual"
+    return {
+        "name": setup.name,
+        **sizes,
+        "batch": batch,
+        "kind": setup.alignment.llm_map.kind,
+        "dense_ms": dense_ms,
+        "fast_ms": statistics.median(fast),
+        "speedup": dense_ms and dense_ms / statistics.median(fast),
+        "token_agreement": agreed / (batch * dense_repeats) if dense else None,
+        "bytes_held": fuser.bytes_held() + setup.bytes_of_textual_maps(),
+        "bytes_dense": setup.bytes_dense(),
+        # A textual map needs no certificate: its peak is computed, not bounded.
+        "certified_rate": 1.0 if textual else counts.certified / max(1, counts.searched),
+        "settled": None if textual else counts._asdict(),
+    }

