@@ -26,7 +26,7 @@ def captured_graph(device: torch.device, *, smoke: bool) -> dict[str, Any]:
     setup = invented(
         "textual", plugin_size=_PLUGIN_SIZE, llm_size=_LLM_SIZE, num_anchors=_ANCHORS, device=device
     )
-    inputs = random_inputs(_BATCH, _PLUGIN_SIZE, _LLM_SIZE, 0).to(device)
+    inputs = random_inputs(_BATCH, _PLUGIN_SIZE, _LLM_SIZE, 0, "gated").to(device)
     replays = 10 if smoke else _REPLAYS
     rows = torch.arange(_BATCH, device=device)
     moved = 4 * _BATCH * (2 * _LLM_SIZE + _PLUGIN_SIZE)

@@ -57,3 +57,10 @@ def step(matrices: Matrices, plugin_log_probs: Tensor, llm_logits: Tensor, alpha
     """One whole step: (n, V_s), (n, V_l), (n,) -> (n, V_l) logits."""
     targets = fused_targets(matrices, plugin_log_probs.exp(), llm_logits.softmax(dim=1), alpha)
     return search(matrices.llm, targets)
+
+
+def warm_up(device: torch.device) -> None:
+    """Let torch import and compile what a first step needs."""
+    matrices = Matrices(torch.full((4, 3), 1 / 3, device=device), torch.full((5, 3), 1 / 3, device=device))
+    ones = [torch.zeros(2, size, device=device) for size in (4, 5)]
+    step(matrices, ones[0].log_softmax(dim=1), ones[1], torch.full((2,), 0.5, device=device))

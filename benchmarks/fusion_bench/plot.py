@@ -24,7 +24,9 @@ def plot(result: dict[str, Any], out: Path) -> None:
 
 
 def _times(axes: Any, cases: list[dict[str, Any]]) -> None:
-    compared = [case for case in cases if case["dense_ms"] and case["batch"] == 8 and case["V"] == case["A"]]
+    compared = [
+        case for case in cases if case["dense_ms"] and case["batch"] == 8 and case["inputs"] == "gated"
+    ]
     dense = sorted({(case["V"], case["dense_ms"]) for case in compared if case["kind"] == "textual"})
     axes.plot(*zip(*dense, strict=True), "k--o", label="dense, autograd, AdamW") if dense else None
     for kind in dict.fromkeys(case["kind"] for case in compared):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
-import resource
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+from fusion_bench import naive
 from fusion_bench.agreement import random_agreement, recorded_agreement, search_agreement
 from fusion_bench.certificate import certificate
+from fusion_bench.footprint import footprint
 from fusion_bench.graph import captured_graph
 from fusion_bench.growth import FULL, SMOKE, growth
 from fusion_bench.inputs import Inputs
@@ -41,6 +42,7 @@ def _square(plan: Plan, kind: MapKind, size: int) -> Setup:
 
 def cases(plan: Plan) -> list[dict[str, Any]]:
     """The product against the baseline, on the same inputs in the same run."""
+    naive.warm_up(plan.device)
     sizes, batches, repeats = (
         ((1024,), (1, 8), 3) if plan.smoke else ((8192, 16384, 32768), (1, 8, 32, 128), 9)
     )
@@ -49,6 +51,7 @@ def cases(plan: Plan) -> list[dict[str, Any]]:
         for kind in KINDS:
             setup = _square(plan, kind, size)
             found += [time_case(setup, batch, repeats=repeats) for batch in batches]
+            found.append(time_case(setup, 8, repeats=3, family="mixed"))
             del setup
             gc.collect()
     return found if plan.smoke else found + _real_cases(plan)
@@ -60,16 +63,28 @@ def _real_cases(plan: Plan) -> list[dict[str, Any]]:
     for kind in KINDS:
         for every in (12, 1):
             setup = real(kind, plan.device, every=every)
-            if setup is None:
+            if setup is None or _steps() is None:
                 return []
             # Textual matrices over all coordinates are V x V here: there is nothing to compare with.
             fits = every > 1 and kind != "textual"
             for batch in (1, 8, 32):
                 make = _recorded_batches(batch)
                 found.append(time_case(setup, batch, repeats=9, dense_repeats=int(fits), make=make))
+            if kind == "textual" and every == 1 and plan.device.type == "cpu":
+                found.append(_on_one_core(setup))
             del setup
             gc.collect()
     return found
+
+
+def _on_one_core(setup: Setup) -> dict[str, Any]:
+    """What is left for the step on a small machine, where the engine has the other core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return time_case(setup, 8, repeats=31, dense_repeats=0, make=_recorded_batches(8))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _recorded_batches(batch: int) -> Any:
@@ -151,9 +166,17 @@ def recorded_steps(plan: Plan) -> list[dict[str, Any]] | None:
     return found
 
 
-def memory(plan: Plan) -> dict[str, float] | None:
-    """The most memory this process has had, which the matrices of `cases` dominate where they ran."""
-    return {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+def memory(plan: Plan) -> list[dict[str, Any]] | None:
+    """What attaching and fusing takes, in processes of their own."""
+    if plan.smoke or plan.device.type != "cpu" or cached_model(PLUGIN) is None or cached_model(LLM) is None:
+        return None
+    runs: list[tuple[MapKind, bool]] = [
+        ("textual", True),
+        ("textual", False),
+        ("deepen", True),
+        ("deepen", False),
+    ]
+    return [footprint(kind, fresh=fresh) for kind, fresh in runs]
 
 
 def graph(plan: Plan) -> dict[str, Any] | None:

@@ -102,7 +102,14 @@ def _embeddings(size: int, generator: torch.Generator, device: torch.device) -> 
     return noise.add_(_COMMON * common).to(device, torch.bfloat16)
 
 
-def real(kind: MapKind, device: torch.device, *, every: int = 1, swapped: bool = False) -> Setup | None:
+def real(
+    kind: MapKind,
+    device: torch.device,
+    *,
+    every: int = 1,
+    swapped: bool = False,
+    cache: Path | None = None,
+) -> Setup | None:
     """SmolLM2-135M and Gemma-3-270M, None where they are not cached.
 
     Args:
@@ -110,11 +117,13 @@ def real(kind: MapKind, device: torch.device, *, every: int = 1, swapped: bool =
         device: Where the steps run.
         every: Take every so many anchors only, so that the matrices fit into memory.
         swapped: Gemma is the plug-in and SmolLM2 the LLM.
+        cache: Where alignments are kept; the usual place by default.
     """
     plugin, llm = (cached_model(name) for name in ((LLM, PLUGIN) if swapped else (PLUGIN, LLM)))
     if plugin is None or llm is None:
         return None
-    alignment = align(cast(Any, _Unedited(plugin)), llm, config=AlignmentConfig(kind=kind), progress=True)
+    settings = AlignmentConfig(kind=kind)
+    alignment = align(cast(Any, _Unedited(plugin)), llm, config=settings, cache=cache, progress=True)
     if every > 1:
         alignment = _thinned(alignment, every)
     name = f"{plugin.name} / {llm.name}, A={len(alignment.anchors)} {kind}"

@@ -21,6 +21,7 @@ _COLUMNS = {
     "search": ("name", "targets", "max_abs_difference_float32", "same_token_adamw", "same_token_exact"),
     "random": ("name", "steps", "same_token_exact", "same_token_adamw", "disputed"),
     "certificate": ("name", "band", "k", "by_lists", "by_rows", "by_finalists", "dense", "ms_per_batch"),
+    "memory": ("kind", "from_cache", "attach_seconds", "imports_mb", "fused_private_mb", "peak_mb"),
     "recorded": ("name", "steps", "same_token_exact", "same_token_adamw"),
 }
 
@@ -35,9 +36,8 @@ def print_tables(result: dict[str, Any], console: Console) -> None:
             console.print(_table(name, columns, result[name]))
     for kind, exponents in result.get("growth", {}).get("by_kind", {}).items():
         console.print(f"growth, {kind}: " + ", ".join(f"{axis}^{e:.2f}" for axis, e in exponents.items()))
-    for name in ("memory", "graph"):
-        if name in result:
-            console.print(f"{name}: {result[name]}")
+    if "graph" in result:
+        console.print(f"one captured graph: {result['graph']}")
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> Table:

@@ -43,6 +43,7 @@ def time_case(
     *,
     repeats: int,
     dense_repeats: int = 1,
+    family: str = "gated",
     make: Callable[[int], Inputs] | None = None,
 ) -> dict[str, Any]:
     """One entry of ``cases``: medians over ``repeats`` batches, each seen once, after one to warm up.
@@ -52,14 +53,15 @@ def time_case(
         batch: Rows of a step.
         repeats: Batches for the fast path.
         dense_repeats: How many of them the baseline does too; 0 where its matrices do not fit.
-        make: Seed -> inputs; random ones by default.
+        family: Of random inputs.
+        make: Seed -> inputs, in place of random ones; recorded steps.
     """
     sizes = setup.sizes
-    make = make or (lambda seed: random_inputs(batch, sizes["V_s"], sizes["V"], seed))
+    inputs_of = make or (lambda seed: random_inputs(batch, sizes["V_s"], sizes["V"], seed, family))
     fuser = Fuser(setup.alignment, FusionConfig())
     fast, dense, agreed = [], [], 0
     for seed in range(repeats + 1):
-        inputs = make(seed).to(setup.device)
+        inputs = inputs_of(seed).to(setup.device)
         logits = inputs.llm_logits.clone()
         elapsed = milliseconds(lambda: fuse(fuser, inputs, logits), setup.device)  # noqa: B023
         if seed == 0:
@@ -78,6 +80,8 @@ def time_case(
         "name": setup.name,
         **sizes,
         "batch": batch,
+        "inputs": family if make is None else "recorded",
+        "threads": torch.get_num_threads(),
         "kind": setup.alignment.llm_map.kind,
         "dense_ms": dense_ms,
         "fast_ms": statistics.median(fast),

@@ -17,13 +17,17 @@ class Carrier(NamedTuple):
         targets: (u,) int64, the LLM tokens that can be carried to, ascending.
         sources: (m,) int64, plug-in tokens, those of one target side by side, in order of targets.
         starts: (u + 1,) int64, target k owns ``sources[starts[k] : starts[k + 1]]``; it may own none.
-        places: (V_s,) int64, for each plug-in token the index of its target, u where it has none.
+        first: (u,) int64, for each target its first source, V_s where it owns none.
+        others: (o,) int64, all sources that are not the first of their target.
+        other_slots: (o,) int64, the indices of their targets.
     """
 
     targets: Tensor
     sources: Tensor
     starts: Tensor
-    places: Tensor
+    first: Tensor
+    others: Tensor
+    other_slots: Tensor
 
     @classmethod
     def of(cls, carry: Tensor, further: Tensor, llm_width: int, device: torch.device) -> Carrier:
@@ -38,11 +42,16 @@ class Carrier(NamedTuple):
         sources = ((carry >= 0) & (carry < llm_width)).nonzero().squeeze(1)
         wanted = torch.cat([carry[sources], further[further < llm_width]])
         targets, slots = wanted.unique(return_inverse=True)
-        places = torch.full_like(carry, len(targets))
-        places[sources] = slots[: len(sources)]
-        ordered, order = slots[: len(sources)].sort(stable=True)
-        starts = torch.searchsorted(ordered, torch.arange(len(targets) + 1))
-        return cls(*(table.to(device) for table in (targets, sources[order], starts, places)))
+        slots, order = slots[: len(sources)].sort(stable=True)
+        sources = sources[order]
+        starts = torch.searchsorted(slots, torch.arange(len(targets) + 1))
+        owning = starts[1:] > starts[:-1]
+        first = torch.full_like(targets, len(carry))
+        first[owning] = sources[starts[:-1][owning]]
+        is_other = torch.ones_like(sources, dtype=torch.bool)
+        is_other[starts[:-1][owning]] = False
+        tables = (targets, sources, starts, first, sources[is_other], slots[is_other])
+        return cls(*(table.to(device) for table in tables))
 
     def slots_of(self, llm_ids: Tensor) -> Tensor:
         """(k,) int64 LLM tokens -> their indices in ``targets``, -1 for a token that has no place."""

@@ -39,9 +39,10 @@ class DenseSearch:
         self, plugin_map: DenseMap, llm_map: DenseMap, config: FusionConfig, device: torch.device
     ) -> None:
         """Move the maps, R_s and R_l, to the logits' device."""
-        size = config.line_cache_mib << 20
-        self.plugin = MapLines(plugin_map.to(device), size)
-        self.llm = MapLines(llm_map.to(device), size)
+        self.plugin, self.llm = (
+            MapLines(each.to(device), min(config.line_cache_mib << 20, _dense_bytes(each) // 100))
+            for each in (plugin_map, llm_map)
+        )
         self._anchor_ids = self.llm.relative_map.anchor_ids
         self._config = config
 
@@ -131,6 +132,11 @@ class DenseSearch:
 
     def _columns(self, coordinates: Tensor, width: int) -> Tensor:
         return _fit(self.llm.columns.get(coordinates), width)
+
+
+def _dense_bytes(relative_map: DenseMap) -> int:
+    """What the map would take as a float32 matrix."""
+    return 4 * relative_map.vocab_size * relative_map.num_coordinates
 
 
 def _fit(values: Tensor, size: int) -> Tensor:

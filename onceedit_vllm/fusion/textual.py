@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.nn.functional import pad
 
 from onceedit_vllm.alignment.largest import first_max
 from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
@@ -30,8 +31,7 @@ class _Fused(NamedTuple):
     """Eq. 8 for k rows; u is the number of the carrier's targets. All float32 but the last two.
 
     Attributes:
-        largest: (k,), the largest logit.
-        largest_log_p: (k,), its log p_l.
+        largest_log_p: (k,), the largest log p_l.
         at_targets: (k, u), log p_l at the targets.
         carried: (k, u), alpha q, 0 where masked.
         share: (k,), 1 - alpha.
@@ -40,7 +40,6 @@ class _Fused(NamedTuple):
         good: (k,) bool, False where P is no distribution.
     """
 
-    largest: Tensor
     largest_log_p: Tensor
     at_targets: Tensor
     carried: Tensor
@@ -97,14 +96,12 @@ def _fuse(
     logits: Tensor, rows: list[int], log_probs: Tensor, alpha: Tensor, carrier: Carrier, owed: OwedRows | None
 ) -> _Fused:
     at_targets = torch.empty(len(rows), len(carrier.targets))
-    largest = torch.full((len(rows),), math.nan)
-    largest_log_p, own = largest.clone(), torch.zeros(len(rows), dtype=torch.int64)
+    largest_log_p = torch.full((len(rows),), math.nan)
     for i, row in enumerate(rows):
         if row >= 0:
             log_p = torch.log_softmax(logits[row], 0, dtype=torch.float32)
             torch.index_select(log_p, 0, carrier.targets, out=at_targets[i])
-            largest[i], own[i] = (found[0] for found in first_max(logits[row : row + 1]))
-            largest_log_p[i] = log_p[own[i]]
+            largest_log_p[i] = log_p.amax()
     carried = _carry(log_probs, carrier, owed).mul_(alpha[:, None])
     if at_targets.numel() and at_targets.amin() == -math.inf:
         carried.masked_fill_(at_targets == -math.inf, 0.0)
@@ -112,31 +109,36 @@ def _fuse(
     total = share + carried.sum(dim=1)
     good = (alpha >= 0) & (alpha <= 1) & largest_log_p.isfinite() & total.isfinite() & (total > 0)
     good &= log_probs.amax(dim=1) < math.inf  # False for NaN as well
-    winner = _winner(own, largest_log_p, at_targets, carried, share, carrier)
-    return _Fused(largest, largest_log_p, at_targets, carried, share, total, winner, good)
+    fused = _Fused(largest_log_p, at_targets, carried, share, total, torch.zeros(len(rows)).long(), good)
+    return fused._replace(winner=_winner(logits, rows, fused, carrier))
 
 
 def _carry(log_probs: Tensor, carrier: Carrier, owed: OwedRows | None) -> Tensor:
     """The plug-in's probabilities at the carrier's targets: (k, V_s) -> (k, u) float32."""
-    # One place more, for the tokens that have none: dropping them costs less than picking the others.
-    carried = torch.zeros(len(log_probs), len(carrier.targets) + 1)
-    carried = carried.index_add_(1, carrier.places, log_probs.exp())[:, :-1]
+    # Nearly all targets have one source: picking it costs less than adding all up.
+    probs = pad(log_probs, (0, 1), value=-math.inf).exp_()
+    carried = probs.index_select(1, carrier.first)
+    carried.index_add_(1, carrier.other_slots, probs.index_select(1, carrier.others))
     if owed is not None:
         owe_inplace(carried, owed)
     return carried
 
 
-def _winner(
-    own: Tensor, own_log_p: Tensor, at_targets: Tensor, carried: Tensor, share: Tensor, carrier: Carrier
-) -> Tensor:
-    """The token of the largest P, the lowest id of equals: a target, or the LLM's own best token."""
-    if not carried.numel():
-        return own
-    value, slot = at_targets.exp().mul_(share[:, None]).add_(carried).max(dim=1)
-    target, own_value = carrier.targets[slot], own_log_p.exp() * share
-    # Without the plug-in's help a token of a smaller logit is no equal, even if float32 says so.
-    helped = carried.gather(1, slot[:, None])[:, 0] > 0
-    return torch.where((own_value > value) | ((own_value == value) & ((own < target) | ~helped)), own, target)
+def _winner(logits: Tensor, rows: list[int], fused: _Fused, carrier: Carrier) -> Tensor:
+    """(k,) int64, the token of the largest P, the lowest id of equals: a target, or the LLM's own best."""
+    winner = fused.winner.clone()
+    own_value = fused.largest_log_p.exp() * fused.share
+    value = torch.full_like(own_value, -math.inf)
+    if len(carrier.targets):
+        value, slot = first_max(torch.addcmul(fused.carried, fused.at_targets.exp(), fused.share[:, None]))
+        winner = carrier.targets[slot]
+        helped = fused.carried.gather(1, slot[:, None])[:, 0] > 0
+    for i in (fused.good & (own_value >= value)).nonzero()[:, 0].tolist():
+        own = first_max(logits[rows[i], None])[1][0]
+        # Without the plug-in's help a token of a smaller logit is no equal, even if float32 says so.
+        if own_value[i] > value[i] or own < winner[i] or not helped[i]:
+            winner[i] = own
+    return winner
 
 
 def _write_back(
@@ -151,8 +153,8 @@ def _write_back(
         return SEARCHED
     shift = fused.share[place].log().clamp_(min=FLOOR) - fused.total[place].log()
     from_plugin = fused.carried[place].log().sub_(fused.total[place].log())
-    log_p = logits[row].to(torch.float32, copy=True).sub_(fused.largest[place])
-    log_p.add_(fused.largest_log_p[place] + shift)
+    log_p = logits[row].to(torch.float32, copy=True)
+    log_p.sub_(log_p.amax()).add_(fused.largest_log_p[place] + shift)
     log_p[carrier.targets] = torch.logaddexp(fused.at_targets[place] + shift, from_plugin)
     logits[row].copy_(log_p)
     return SAMPLED

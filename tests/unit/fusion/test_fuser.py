@@ -332,16 +332,19 @@ def test_nothing_waits_to_find_out_what_is_owed() -> None:
 
 
 def test_hit_rates_and_bytes() -> None:
-    logits, log_probs = make_batch(5, 2)
-    fuser = Fuser(ALIGNMENTS["eq16"], FusionConfig(solver="adamw"))
+    alignment = toy_alignment("eq16", plugin_size=2300, llm_size=3100, num_anchors=1200)
+    logits, log_probs = torch.randn(2, 3100), torch.randn(2, 2300).log_softmax(dim=1)
+    fuser = Fuser(alignment, FusionConfig(solver="adamw"))
     assert fuser.hit_rates() == {}
-    maps = ALIGNMENTS["eq16"].plugin_map.bytes_held() + ALIGNMENTS["eq16"].llm_map.bytes_held()
     for rate in (0.0, 0.5):
         fuser.fuse_rows_inplace(
             logits.clone(), torch.arange(2), log_probs, torch.full((2,), 0.9), torch.tensor([True, False])
         )
         assert fuser.hit_rates()[logits.device]["llm columns"] == rate
-    assert fuser.bytes_held() > maps
+    maps = alignment.plugin_map.bytes_held() + alignment.llm_map.bytes_held()
+    dense = 4 * 1200 * (2300 + 3100)
+    assert maps < fuser.bytes_held() - sum(t.numel() * 8 for c in fuser._carriers.values() for t in c)
+    assert fuser.bytes_held() < maps + dense / 100 + 8 * 6 * 3100, "caches keep a hundredth of the matrices"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

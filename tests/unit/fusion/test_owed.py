@@ -104,7 +104,8 @@ def test_a_carrier_turns_the_carry_table_round() -> None:
     assert carrier.targets.tolist() == [3, 5, 7]
     owned = [carrier.sources[a:b].tolist() for a, b in zip(carrier.starts, carrier.starts[1:], strict=False)]
     assert owned == [[2, 5], [], [0, 3, 6]]
-    assert carrier.places.tolist() == [2, 3, 0, 2, 3, 0, 2], "3 stands for no place"
+    assert carrier.first.tolist() == [2, 7, 0], "7 stands for no token"
+    assert (carrier.others.tolist(), carrier.other_slots.tolist()) == ([5, 3, 6], [0, 2, 2])
     assert carrier.slots_of(torch.tensor([[7, 4], [99, 3]])).tolist() == [[2, -1], [-1, 0]]
     nowhere = Carrier.of(torch.tensor([-1]), torch.tensor([], dtype=torch.int64), 20, torch.device("cpu"))
     assert nowhere.slots_of(torch.tensor([4])).tolist() == [-1]
