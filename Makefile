@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 # With a terminal pip shows its bars, without one only its errors.
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-input $$([ -t 1 ] || echo -qq)
 
-.PHONY: help venv demo models lint test clean
+.PHONY: help venv demo models lint test bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    set up, then ruff and mypy"
 	@echo "make venv    set up only, into $(VENV) (EXTRA=gpu on GPU machines)"
 	@echo "make models  set up, and fetch the two small models into the cache"
+	@echo "make bench   set up, then measure the fusion step (about an hour on 2 cores, 16 GB of memory)"
 	@echo "make clean   remove $(VENV) and everything built; models and alignments stay cached"
 
 venv: $(STAMP)
@@ -61,6 +62,9 @@ lint: venv
 
 test: lint models
 	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e
+
+bench: models
+	$(BIN)/python benchmarks/fusion.py --out benchmarks/results/fusion-cpu.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,6 +3,8 @@
     python benchmarks/fusion.py                   # tables
     python benchmarks/fusion.py --json            # the same as JSON on standard output
     python benchmarks/fusion.py --smoke --json    # small sizes, under a minute, for CI
+    python benchmarks/fusion.py --out FILE        # also keep the JSON, and a plot beside it
+    python benchmarks/fusion.py --out FILE --resume   # go on with a run that was cut off
     python benchmarks/fusion.py --device cuda     # times by device events, and one captured graph
 
 Exits with 1 where a step disagrees that must not: see ``failures`` in the output.
@@ -46,10 +48,12 @@ def main() -> int:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     plan = sections.Plan(torch.device(args.device), smoke=args.smoke)
-    result: dict[str, Any] = {**provenance(), "device": args.device, "smoke": args.smoke}
+    result = begin(args)
     # Bars and warnings go to standard error: standard output is for the numbers.
     with contextlib.redirect_stdout(sys.stderr):
         for name in args.sections:
+            if name in result:
+                continue
             answer = SECTIONS[name](plan)
             if answer is not None:
                 result[name] = answer
@@ -73,6 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--out", type=Path, help="also write JSON here, and a plot beside it")
+    parser.add_argument("--resume", action="store_true", help="keep the parts that --out has already")
     parser.add_argument("--smoke", action="store_true", help="small sizes")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
@@ -82,9 +87,26 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.threads < 1:
         parser.error(f"--threads {args.threads}: take at least 1")
+    if args.resume and (args.out is None or not args.out.is_file()):
+        parser.error("--resume needs --out FILE with a run to go on with")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here; leave --device out to measure the CPU")
     return args
+
+
+def begin(args: argparse.Namespace) -> dict[str, Any]:
+    """Where and how the numbers are made, and the parts that an earlier run has finished."""
+    fresh = {**provenance(), "device": args.device, "smoke": args.smoke}
+    if not args.resume:
+        return fresh
+    earlier: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8"))
+    parts = {name: earlier.pop(name) for name in SECTIONS if name in earlier}
+    earlier.pop("failures", None)
+    return {
+        **fresh,
+        "earlier_runs": [*earlier.pop("earlier_runs", []), {**earlier, "parts": list(parts)}],
+        **parts,
+    }
 
 
 def save(out: Path | None, result: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ class FusionConfig(Settings):
     search_steps: int = Field(default=5, ge=1)
     search_learning_rate: float = Field(default=0.15, gt=0.0)
     # Heaviest tokens of each model that the peak of a dense kind is first looked for with.
-    top_k: int = Field(default=16, ge=1)
+    top_k: int = Field(default=16, ge=1, le=256)
     # Rows and columns of a dense kind that are kept once made, in MiB for each model; never more than a
     # hundredth of the matrix.
     line_cache_mib: int = Field(default=64, ge=0)

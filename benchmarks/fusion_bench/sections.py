@@ -24,8 +24,10 @@ from onceedit_vllm.models import cached_model
 
 KINDS: tuple[MapKind, ...] = ("textual", "calibrated", "eq16", "deepen")
 DENSE_KINDS: tuple[MapKind, ...] = ("calibrated", "eq16", "deepen")
-#: Steps recorded from the real models.
+#: Steps recorded from the real models, and how many of them each kind is checked on: for a dense kind the
+#: whole product of 700 steps takes minutes.
 NUM_RECORDED = 2400
+NUM_CHECKED: dict[MapKind, int] = {"textual": 2400, "calibrated": 700, "eq16": 700, "deepen": 700}
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _certificates(plan: Plan) -> list[dict[str, Any]] | None:
         setup = real(kind, plan.device)
         if setup is None or steps is None:
             return None
-        found += certificate(setup, steps, (1, 2, 4, 8, 16, 32, 64), 160)
+        found += certificate(setup, steps, (1, 4, 16, 64), 160)
     return found
 
 
@@ -162,7 +164,7 @@ def recorded_steps(plan: Plan) -> list[dict[str, Any]] | None:
         setup = None if steps is None else real(kind, plan.device)
         if setup is None or steps is None:
             return None
-        found.append(recorded_agreement(setup, steps))
+        found.append(recorded_agreement(setup, Steps(*(part[: NUM_CHECKED[kind]] for part in steps))))
     return found
 
 

@@ -7,8 +7,10 @@ product, and what a sum of rows can be at most and at least is known without eit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -127,12 +129,18 @@ class DenseMap:
 
     def unit(self, token_ids: Tensor) -> Tensor:
         """Centred embeddings of length 1: (...) int64 -> (..., d) float32."""
-        centred = self.embeddings[token_ids].to(torch.float32, copy=True).sub_(self.center)
+        centred = self.embeddings[token_ids].to(torch.float32).sub_(self.center)
         return centred.mul_(self.inverse_norm[token_ids].unsqueeze(-1))
 
     def scaled_cosines(self, token_ids: Tensor, anchors: Tensor) -> Tensor:
         """(k,) int64 and (m, d) unit embeddings -> (k, m) float32, a new tensor."""
         return self.unit(token_ids).mul_(self.scale[token_ids, None]) @ anchors.T
+
+    @cached_property
+    def rounding(self) -> float:
+        """Relative error of an entry in float32: of its exponent, a scaled dot product less a logarithm."""
+        size = float(self.scale.abs().max()) * math.sqrt(self.embeddings.shape[1])
+        return 2**-23 * (size + float(self.log_normaliser.abs().max()))
 
     def bytes_held(self) -> int:
         """Bytes of the embeddings and the statistics."""

@@ -1,4 +1,4 @@
-"""The one pass over a dense relative map: normalisers, and each column's extremes."""
+"""The one pass over a dense relative map: normalisers, and the extremes of each row and column."""
 
 from __future__ import annotations
 

@@ -43,19 +43,20 @@ class FuseCounts(NamedTuple):
 class Tally:
     """Counts codes on a device; reading the counts is the only thing that waits for it."""
 
-    def __init__(self, codes: tuple[int, ...], device: torch.device) -> None:
-        self._codes = torch.tensor(codes, device=device)
+    def __init__(self, codes: dict[str, int], device: torch.device) -> None:
+        """Count codes, each with the name of its field of :class:`FuseCounts`."""
+        self._names = tuple(codes)
+        self._codes = torch.tensor(list(codes.values()), device=device)
         self._counts = torch.zeros(len(codes), dtype=torch.int64, device=device)
 
     def add(self, seen: Tensor) -> None:
         """Count (n,) codes."""
         self._counts += (seen[:, None] == self._codes).sum(dim=0)
 
-    def read(self) -> list[int]:
-        """The counts, in the order of the codes."""
-        counts: list[int] = self._counts.tolist()
-        return counts
+    def read(self) -> dict[str, int]:
+        """The counts by name."""
+        return dict(zip(self._names, self._counts.tolist(), strict=True))
 
 
-OUTCOMES = (SEARCHED, SAMPLED, LEFT)
-ATTEMPTS = (LISTS, ROWS, FINALISTS, DENSE)
+OUTCOMES = {"searched": SEARCHED, "sampled": SAMPLED, "left": LEFT}
+ATTEMPTS = {"by_lists": LISTS, "by_rows": ROWS, "by_finalists": FINALISTS, "dense_steps": DENSE}

@@ -62,8 +62,9 @@ class DenseSearch:
         normaliser = llm_logits.logsumexp(dim=1)
         good = (alpha >= 0) & (alpha <= 1) & normaliser.isfinite() & open_anchors.any(dim=1)
         good &= plugin_log_probs.amax(dim=1) < math.inf  # False for NaN as well
-        plugin_probs = plugin_log_probs.exp()
-        good &= plugin_probs.sum(dim=1).isfinite()
+        plugin_probs = _fit(plugin_log_probs.exp(), self.plugin.relative_map.vocab_size)
+        total = alpha * plugin_probs.sum(dim=1) + (1 - alpha)
+        good &= total.isfinite() & (total > 0)
         todo = good.nonzero().squeeze(1)
         outcome = torch.full((len(rows),), LEFT, dtype=torch.int8, device=rows.device)
         if len(todo) == 0:
@@ -71,7 +72,7 @@ class DenseSearch:
         share = alpha[todo, None]
         llm_probs = (llm_logits[todo] - normaliser[todo, None]).exp_()
         sides = (
-            Side(self.plugin, _fit(plugin_probs[todo] * share, self.plugin.relative_map.vocab_size)),
+            Side(self.plugin, plugin_probs[todo].mul_(share)),
             Side(self.llm, _fit(llm_probs.mul_(1 - share), self.llm.relative_map.vocab_size)),
         )
         peaks = find_peaks(sides, open_anchors[todo], self._config.top_k)

@@ -31,7 +31,8 @@ class Fuser:
     """Fuses with one alignment. Between calls it holds tables, the lines used last, and counts.
 
     With textual maps nothing here waits for a GPU or has a shape that depends on data, so that a step
-    can be captured in a CUDA graph. A dense kind waits once, to know which rows need more work.
+    can be captured in a CUDA graph once one has been made. A dense kind waits, to know which rows are
+    greedy and which of them need more work.
     """
 
     def __init__(self, alignment: Alignment, config: FusionConfig) -> None:
@@ -76,7 +77,7 @@ class Fuser:
         device = logits.device
         rows, want_search = rows.to(device), want_search.to(device)
         log_probs, alpha = plugin_log_probs.to(device, torch.float32), alpha.to(device, torch.float32)
-        outcomes = self._outcomes.setdefault(device, Tally(OUTCOMES, device))
+        outcomes = self._tally(self._outcomes, OUTCOMES, device)
         search = self._search_on(device)
         if search is not None:
             outcomes.add(self._search_dense(search, logits, rows, log_probs, alpha, want_search))
@@ -91,9 +92,11 @@ class Fuser:
 
     def counts(self) -> FuseCounts:
         """What became of all rows so far. Waits for the devices."""
-        outcomes = [tally.read() for tally in self._outcomes.values()] or [[0] * len(OUTCOMES)]
-        attempts = [tally.read() for tally in self._attempts.values()] or [[0] * len(ATTEMPTS)]
-        return FuseCounts(*map(sum, zip(*outcomes, strict=True)), *map(sum, zip(*attempts, strict=True)))
+        total = dict.fromkeys(FuseCounts._fields, 0)
+        for tally in (*self._outcomes.values(), *self._attempts.values()):
+            for name, count in tally.read().items():
+                total[name] += count
+        return FuseCounts(**total)
 
     def bytes_held(self) -> int:
         """Bytes of the tables in use, on all devices."""
@@ -116,7 +119,7 @@ class Fuser:
         """The greedy rows of a dense kind; their outcomes."""
         greedy = (want_search & (rows >= 0)).nonzero().squeeze(1)
         found = search.search_rows_inplace(logits, rows[greedy], log_probs[greedy], alpha[greedy])
-        self._attempts.setdefault(logits.device, Tally(ATTEMPTS, logits.device)).add(found.attempts)
+        self._tally(self._attempts, ATTEMPTS, logits.device).add(found.attempts)
         return found.outcome
 
     def _walk(self, logits: Tensor, rows: Tensor, searched: Tensor) -> None:
@@ -139,6 +142,12 @@ class Fuser:
         winner = results.argmax(dim=1, keepdim=True)
         walked = torch.where(allowed, ends[:, 1:], -math.inf).scatter_(1, winner, ends[:, :1])
         logits.index_copy_(0, rows, torch.where(searched.any(), walked, results).to(logits.dtype))
+
+    @staticmethod
+    def _tally(tallies: dict[torch.device, Tally], codes: dict[str, int], device: torch.device) -> Tally:
+        if device not in tallies:
+            tallies[device] = Tally(codes, device)
+        return tallies[device]
 
     def _search_on(self, device: torch.device) -> DenseSearch | None:
         plugin_map, llm_map = self._alignment.plugin_map, self._alignment.llm_map

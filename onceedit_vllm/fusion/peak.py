@@ -11,7 +11,7 @@ peak is certain. Four attempts, each for the rows that the one before left open:
 3. *finalists*: the few coordinates that the bounds cannot tell apart, computed in full;
 4. *dense*: the whole product, in chunks, one pass for all rows that need it.
 
-Nothing is guessed: a margin for float32 rounding is part of every comparison.
+Nothing is guessed: a margin for what float32 can have rounded is part of every comparison.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from onceedit_vllm.alignment.dense import NUM_PEAKS
 from onceedit_vllm.alignment.largest import top_k
 
 if TYPE_CHECKING:
@@ -41,10 +42,9 @@ MOST_NARROWED = 4096
 MOST_FINALISTS = 64
 # Entries of rows, or single ones, held at once: 2**25 float32 are 128 MiB.
 _ENTRIES_AT_ONCE = 2**25
-# Rounding of the entries of R and of short sums, relative; float32.
-_ROUNDING = 1e-5
-# Of sums over a whole vocabulary, at worst.
-_SLACK = 1e-3
+# Half a unit in the last place of float32, and how much more a GPU's faster modes of multiplying err.
+_EPSILON = 2**-24
+_COARSER = {"highest": 1, "high": 2**13, "medium": 2**16}
 
 LISTS, ROWS, FINALISTS, DENSE = range(4)
 
@@ -97,14 +97,18 @@ def find_peaks(sides: Sequence[Side], allowed: Tensor, top_k: int) -> Peaks:
         allowed: (n, A) bool, at least one True in a row.
         top_k: Heaviest tokens of each side whose lists are looked at; four times as many where need be.
     """
-    coordinates, certain = _by_lists(sides, allowed, top_k)
+    coordinates = torch.zeros(len(allowed), dtype=torch.int64, device=allowed.device)
     attempts = torch.full_like(coordinates, LISTS)
-    # The first place where the host waits for a device: what follows is work of another size.
-    left = (~certain).nonzero().squeeze(1)
-    if len(left):
-        more, certain = _by_lists(_rows_of(sides, left), allowed[left], _MORE * top_k)
-        coordinates[left[certain]] = more[certain]
-        left = left[~certain]
+    left = torch.arange(len(allowed), device=allowed.device)
+    for count in (top_k, _MORE * top_k):
+        # A few rows at a time: the embeddings of all that is listed are gathered.
+        gathered = 2 * count * NUM_PEAKS * max(side.lines.relative_map.embeddings.shape[1] for side in sides)
+        certain = []
+        for rows in left.split(max(1, _ENTRIES_AT_ONCE // gathered)):
+            coordinates[rows], sure = _by_lists(_rows_of(sides, rows), allowed[rows], count)
+            certain.append(sure)
+        # Here the host waits for a device: what follows is work of another size.
+        left = left[~torch.cat(certain)] if certain else left
     if len(left):
         found = _without_lists(_rows_of(sides, left), allowed[left])
         coordinates[left], attempts[left] = found.coordinates, found.attempts
@@ -131,7 +135,8 @@ def _by_lists(sides: Sequence[Side], allowed: Tensor, count: int) -> tuple[Tenso
     coordinates = candidates.gather(1, place[:, None])
     is_rival = open_here & (candidates != coordinates)
     rival = torch.maximum(high.masked_fill_(~is_rival, -math.inf).amax(dim=1), unlisted)
-    return coordinates[:, 0], best * (1 - _ROUNDING) > rival * (1 + _ROUNDING)
+    margin = _margin(sides, candidates.shape[1])
+    return coordinates[:, 0], best * (1 - margin) > rival * (1 + margin)
 
 
 def _without_lists(sides: Sequence[Side], allowed: Tensor) -> Peaks:
@@ -165,7 +170,7 @@ def _by_rows(sides: Sequence[Side], allowed: Tensor) -> Iterator[tuple[int, Tens
         for group in groups:
             low, high = _bounds_by_rows(_rows_of(sides, group), step)
             for row, least, most in zip(group, low, high, strict=True):
-                finalists = _finalists(least, most, allowed[row])
+                finalists = _finalists(least, most, _margin(sides, 2 * step), allowed[row])
                 if len(finalists) <= MOST_NARROWED:
                     yield row, finalists
                 else:
@@ -191,7 +196,7 @@ def _narrow(sides: Sequence[Side], finalists: Tensor) -> tuple[int, int]:
     """The peak of one row of P among some coordinates, and what settled it: `DENSE` where nothing did."""
     size = 4 * ROW_STEPS[0]
     while len(finalists) > 1 and 2 * size < max(side.weights.shape[1] for side in sides):
-        finalists = finalists[_finalists(*_bounds_by_entries(sides, finalists, size))]
+        finalists = finalists[_finalists(*_bounds_by_entries(sides, finalists, size), _margin(sides, 1))]
         size *= 4
     if len(finalists) == 1:
         return int(finalists), ROWS
@@ -207,8 +212,9 @@ def _bounds_by_entries(sides: Sequence[Side], finalists: Tensor, size: int) -> t
     for side in sides:
         each = side.lines.relative_map
         values, ids = top_k(side.weights, min(size, each.vocab_size))
+        # In float64: a sum of so many terms would round by more than what it is to tell apart.
         known = sum(
-            (v @ each.entries(i, finalists[None])[0])[0]
+            (v.double() @ each.entries(i, finalists[None])[0].double())[0]
             for v, i in zip(values.split(at_once, dim=1), ids.split(at_once, dim=1), strict=True)
         )
         rest = _rest_of(each, side.weights, ids)
@@ -217,11 +223,17 @@ def _bounds_by_entries(sides: Sequence[Side], finalists: Tensor, size: int) -> t
     return low, high
 
 
-def _finalists(low: Tensor, high: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """(k,) places that no other one certainly beats, ascending; all arguments are (c,)."""
+def _margin(sides: Sequence[Side], num_terms: int) -> float:
+    """Relative error of a float32 sum of so many entries, each times a weight."""
+    coarser = _COARSER[torch.get_float32_matmul_precision()]
+    return coarser * (max(side.lines.relative_map.rounding for side in sides) + num_terms * _EPSILON)
+
+
+def _finalists(low: Tensor, high: Tensor, margin: float, allowed: Tensor | None = None) -> Tensor:
+    """(k,) places that no other one certainly beats, ascending; all tensors are (c,)."""
     if allowed is not None:
         low, high = low.masked_fill(~allowed, -math.inf), high.masked_fill(~allowed, -math.inf)
-    return (high * (1 + _ROUNDING) >= low.amax() * (1 - _ROUNDING)).nonzero().squeeze(1)
+    return (high * (1 + margin) >= low.amax() * (1 - margin)).nonzero().squeeze(1)
 
 
 def _by_columns(sides: Sequence[Side], finalists: Tensor) -> int:
@@ -236,7 +248,9 @@ def _rest_of(each: DenseMap, weights: Tensor, ids: Tensor) -> _Rest:
     remaining = weights.scatter(1, ids, 0.0)
     mass = remaining.sum(dim=1)
     low, high = remaining @ each.row_smallest, remaining @ each.peak_values[:, 0]
-    return _Rest(*(total * (1 - _SLACK) for total in (mass, low)), *(t * (1 + _SLACK) for t in (mass, high)))
+    slack = weights.shape[1] * _EPSILON * _COARSER[torch.get_float32_matmul_precision()]
+    less, more = max(0.0, 1 - slack), 1 + slack
+    return _Rest(mass * less, low * less, mass * more, high * more)
 
 
 def _at_least(rest: _Rest, smallest: Tensor) -> Tensor:

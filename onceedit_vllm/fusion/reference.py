@@ -98,6 +98,7 @@ def fused_step(
     steps: int = 5,
     learning_rate: float = 0.15,
     allowed: Tensor | None = None,
+    aims: Tensor | None = None,
 ) -> Tensor:
     """One decoding step of the paper for one row.
 
@@ -114,13 +115,16 @@ def fused_step(
         steps: Steps of the search.
         learning_rate: Of the search's first step.
         allowed: (V_l,) bool, tokens the search may use.
+        aims: (C,) bool, coordinates that a one-hot target may be at. The paper knows no masks: with one,
+            the coordinate of a forbidden token is no aim, or the search would settle for its neighbour.
 
     Returns:
         (V_l,) logits.
     """
     share = alpha if weight == "gate" else fixed_weight
     fused = fuse(plugin_probs, plugin_map, llm_probs, llm_map, share)
-    aim = augment(fused) if target == "onehot" else fused
+    open_fused = fused if aims is None else fused.masked_fill(~aims, -math.inf)
+    aim = augment(open_fused) if target == "onehot" else fused
     tiny = torch.finfo(llm_probs.dtype).tiny
     start = torch.zeros_like(llm_probs) if init == "zeros" else llm_probs.clamp(min=tiny).log()
     return search(llm_map, aim, start, steps=steps, learning_rate=learning_rate, allowed=allowed)

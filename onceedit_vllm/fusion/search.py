@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Stands for log 0 where the token is allowed: low enough for any temperature, finite for any sampler.
 FLOOR = -1e4
+# Entries of columns walked at once on a GPU; a walk holds eight float64 numbers for each.
+_WALKED_AT_ONCE = 2**22
 
 
 def exact_tokens(columns: Tensor, allowed: Tensor) -> Tensor:
@@ -52,8 +54,8 @@ def adamw_logits(
     Returns:
         (n, V) logits of the columns' dtype, -inf where there are no copies, one entry strictly first.
     """
-    # One at a time on a CPU: the vectors of one walk fit its caches, those of a batch do not.
-    size = max(1, len(columns) if columns.is_cuda else 1)
+    # One at a time on a CPU, whose caches hold one walk; on a GPU as many as take 256 MiB.
+    size = max(1, _WALKED_AT_ONCE // columns.shape[1]) if columns.is_cuda else 1
     walked = [
         _walk(c.double(), count.double(), num_coordinates, steps, learning_rate)
         for c, count in zip(columns.split(size), copies.split(size), strict=True)

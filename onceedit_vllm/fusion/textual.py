@@ -1,7 +1,6 @@
 """Fusion in the LLM's own vocabulary, where the textual maps meet; O(V), vectorised torch for CPUs.
 
-The logits are read once and written once; all else happens at the tokens that the plug-in can say. A few
-rows at a time, so that what one pass leaves in the processor's caches is there for the next.
+The logits are read once and written once; all else happens at the tokens that the plug-in can say.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ from torch.nn.functional import pad
 
 from onceedit_vllm.alignment.largest import first_max
 from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
-from onceedit_vllm.fusion.owed import owe_inplace
+from onceedit_vllm.fusion.owed import OwedRows, owe_inplace
 from onceedit_vllm.fusion.search import FLOOR
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from onceedit_vllm.fusion.carrier import Carrier
-    from onceedit_vllm.fusion.owed import OwedRows
 
 # Numbers at the targets taken at once: what one pass leaves in a processor's caches is there for the next.
 _ENTRIES_AT_ONCE = 2**19
@@ -77,14 +75,12 @@ def fuse_rows_inplace(
     Returns:
         (n,) int8, an :mod:`~onceedit_vllm.fusion.outcome` for each row.
     """
-    outcome = torch.empty(len(rows), dtype=torch.int8)
-    size = max(1, _ENTRIES_AT_ONCE // (len(carrier.targets) + 1))
-    for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        few = None if owed is None else type(owed)(*(tensor[part] for tensor in owed))
-        ids = rows[part].tolist()
+    outcome = torch.full((len(rows),), INACTIVE, dtype=torch.int8)
+    active = (rows >= 0).nonzero()[:, 0]
+    for part in active.split(max(1, _ENTRIES_AT_ONCE // (len(carrier.targets) + 1))):
+        few = None if owed is None else OwedRows(*(tensor[part] for tensor in owed))
+        ids, search = rows[part].tolist(), want_search[part].tolist()
         fused = _fuse(logits, ids, plugin_log_probs[part], alpha[part], carrier, few)
-        search = want_search[part].tolist()
         outcome[part] = torch.tensor(
             [_write_back(logits, row, fused, i, carrier, search[i]) for i, row in enumerate(ids)],
             dtype=torch.int8,
@@ -96,15 +92,19 @@ def _fuse(
     logits: Tensor, rows: list[int], log_probs: Tensor, alpha: Tensor, carrier: Carrier, owed: OwedRows | None
 ) -> _Fused:
     at_targets = torch.empty(len(rows), len(carrier.targets))
-    largest_log_p = torch.full((len(rows),), math.nan)
+    masked = torch.zeros(len(rows), dtype=torch.bool)
+    largest_log_p = torch.empty(len(rows))
     for i, row in enumerate(rows):
-        if row >= 0:
-            log_p = torch.log_softmax(logits[row], 0, dtype=torch.float32)
-            torch.index_select(log_p, 0, carrier.targets, out=at_targets[i])
-            largest_log_p[i] = log_p.amax()
+        log_p = torch.log_softmax(logits[row], 0, dtype=torch.float32)
+        torch.index_select(log_p, 0, carrier.targets, out=at_targets[i])
+        largest_log_p[i] = log_p.amax()
+        if len(carrier.targets):
+            masked[i] = at_targets[i].amin() == -math.inf
     carried = _carry(log_probs, carrier, owed).mul_(alpha[:, None])
-    if at_targets.numel() and at_targets.amin() == -math.inf:
-        carried.masked_fill_(at_targets == -math.inf, 0.0)
+    # Few rows have a mask, and looking for its tokens costs more than the check. Row by row, for a NaN in
+    # one must not hide the mask of another.
+    for i in masked.nonzero()[:, 0].tolist():
+        carried[i].masked_fill_(at_targets[i] == -math.inf, 0.0)
     share = 1 - alpha
     total = share + carried.sum(dim=1)
     good = (alpha >= 0) & (alpha <= 1) & largest_log_p.isfinite() & total.isfinite() & (total > 0)
@@ -144,8 +144,6 @@ def _winner(logits: Tensor, rows: list[int], fused: _Fused, carrier: Carrier) ->
 def _write_back(
     logits: Tensor, row: int, fused: _Fused, place: int, carrier: Carrier, want_search: bool
 ) -> int:
-    if row < 0:
-        return INACTIVE
     if not fused.good[place]:
         return LEFT
     if want_search:
@@ -156,5 +154,8 @@ def _write_back(
     log_p = logits[row].to(torch.float32, copy=True)
     log_p.sub_(log_p.amax()).add_(fused.largest_log_p[place] + shift)
     log_p[carrier.targets] = torch.logaddexp(fused.at_targets[place] + shift, from_plugin)
+    if logits.dtype != torch.float32:
+        # An allowed token must not become a masked one.
+        log_p.clamp_(min=torch.finfo(logits.dtype).min).masked_fill_(logits[row] == -math.inf, -math.inf)
     logits[row].copy_(log_p)
     return SAMPLED

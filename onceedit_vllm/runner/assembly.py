@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -78,11 +79,11 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     Raises:
         OnceEditError: Anything is missing, damaged or does not fit; the engine does not start.
     """
-    from transformers import AutoTokenizer
     from vllm.logger import init_logger
 
     from onceedit_vllm.alignment.align import align
     from onceedit_vllm.alignment.surface import Surface
+    from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
     from onceedit_vllm.editing.templates import TEMPLATES
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.pack import EditPack
@@ -97,8 +98,8 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     host = LocalHost(pack.model_dir, pack.manifest.weight_token_id, config.plugin)
     template = TEMPLATES[pack.manifest.template]
     textsync = TextSync(
-        AutoTokenizer.from_pretrained(str(pack.model_dir)),
-        Surface.of(AutoTokenizer.from_pretrained(str(vllm_config.model_config.tokenizer))),
+        load_tokenizer(pack.model_dir),
+        Surface.of(_llm_tokenizer(str(vllm_config.model_config.tokenizer))),
         prefix=template.prefix,
         suffix=template.suffix,
         max_context=host.max_context,
@@ -114,3 +115,13 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
         alignment.report.kind,
     )
     return FusionStep(host, textsync, Fuser(alignment, config.fusion), Gate(threshold, config.decisions_log))
+
+
+def _llm_tokenizer(name: str) -> Any:
+    """The LLM's tokenizer; vLLM knows it by a folder or by a hub id."""
+    from transformers import AutoTokenizer
+
+    from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
+
+    folder = Path(name)
+    return load_tokenizer(folder) if folder.is_dir() else AutoTokenizer.from_pretrained(name)

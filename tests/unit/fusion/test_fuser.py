@@ -11,11 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.config import FusionConfig, MapKind, Solver
 from onceedit_vllm.fusion import fuser as fuser_module
-from onceedit_vllm.fusion.counts import FuseCounts
+from onceedit_vllm.fusion.counts import FuseCounts, Tally
 from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.outcome import INACTIVE, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
-from onceedit_vllm.fusion.project import fused_distribution
 from onceedit_vllm.fusion.reference import fused_step
 from tests.unit.alignment.toys import toy_alignment
 
@@ -111,21 +110,64 @@ def test_greedy_rows_are_the_papers(kind: MapKind, solver: Solver) -> None:
             torch.testing.assert_close(result[row], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", ["calibrated", "eq16", "deepen"])
-def test_dense_kinds_aim_only_at_anchors_that_are_allowed(kind: MapKind) -> None:
+def test_dense_kinds_aim_only_at_anchors_that_are_allowed(kind: MapKind, solver: Solver) -> None:
+    """Against the dense reference, under masks."""
     alignment = ALIGNMENTS[kind]
     logits, log_probs = make_batch(11, 20, mask=0.5)
     logits[:, 3] = 0.0
-    result, counts = run(kind, logits, log_probs, [0.6] * 20, search=True)
+    result, counts = run(kind, logits, log_probs, [0.6] * 20, search=True, solver=solver)
     assert counts.searched == 20
-    fused = fused_distribution(
-        alignment.plugin_map, alignment.llm_map, log_probs.exp(), logits.softmax(1), torch.full((20,), 0.6)
-    )
-    open_anchors = logits[:, alignment.anchors.llm_ids] > -math.inf
-    best = fused.masked_fill(~open_anchors, -1.0).argmax(dim=1)
-    columns = alignment.llm_map.columns(best).masked_fill(logits == -math.inf, -1.0)
-    assert torch.equal(result.argmax(dim=1), columns.argmax(dim=1))
     assert torch.equal(result == -math.inf, logits == -math.inf)
+    full_s = alignment.plugin_map.rows(torch.arange(V_S))
+    full_l = alignment.llm_map.rows(torch.arange(V_L))
+    for row in range(20):
+        allowed = logits[row] > -math.inf
+        aims = allowed[alignment.anchors.llm_ids]
+        p_s, p_l = log_probs[row].exp(), logits[row].softmax(0)
+        expected = fused_step(p_s, full_s, p_l, full_l, 0.6, allowed=allowed, aims=aims)
+        assert result[row].argmax() == expected.argmax()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("search", [True, False])
+def test_a_bad_row_does_not_lift_the_masks_of_others(kind: MapKind, search: bool) -> None:
+    logits, log_probs = make_batch(4, 4, mask=0.5)
+    logits[:, 3] = 0.0
+    logits[1], logits[2, 5] = -math.inf, math.nan
+    log_probs[:] = log_probs[:1]
+    best = int(log_probs[0].argmax())
+    token = int(ALIGNMENTS[kind].carry[best])
+    logits[[0, 3], token] = -math.inf
+    result, counts = run(kind, logits, log_probs, [0.9] * 4, search)
+    assert counts.left == 2
+    assert torch.equal(result == -math.inf, logits == -math.inf)
+
+
+def test_half_precision_keeps_allowed_tokens_finite() -> None:
+    logits, log_probs = make_batch(4, 2, mask=0.3)
+    logits[:, 3], logits[0, 4] = 0.0, 60000.0
+    for dtype in (torch.bfloat16, torch.float16):
+        half = logits.to(dtype)
+        result, _ = run("textual", half, log_probs, [0.5, 1.0], search=False)
+        assert result.dtype == dtype
+        assert torch.equal(result == -math.inf, half == -math.inf)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_counter_is_made_twice(kind: MapKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making one waits for a GPU, and nothing may wait in a captured step."""
+    made = []
+    monkeypatch.setattr(fuser_module, "Tally", lambda *args: made.append(args) or Tally(*args))
+    fuser = Fuser(ALIGNMENTS[kind], FusionConfig())
+    for _ in range(3):
+        logits, log_probs = make_batch(1, 2)
+        fuser.fuse_rows_inplace(
+            logits, torch.arange(2), log_probs, torch.full((2,), 0.5), torch.ones(2, dtype=torch.bool)
+        )
+    assert len(made) == (1 if kind == "textual" else 2)
+    assert fuser.counts().searched == 6
 
 
 def test_textual_fusion_is_the_fusion_of_the_textual_maps() -> None:
@@ -133,9 +175,9 @@ def test_textual_fusion_is_the_fusion_of_the_textual_maps() -> None:
     logits, log_probs = make_batch(3, 4)
     alpha = torch.tensor([0.1, 0.5, 0.9, 1.0])
     result, _ = run("textual", logits, log_probs, alpha.tolist(), search=False)
-    space = fused_distribution(
-        alignment.plugin_map, alignment.llm_map, log_probs.exp(), logits.softmax(1), alpha
-    )
+    weight = alpha[:, None]
+    space = alignment.plugin_map.project(weight * log_probs.exp())
+    space += alignment.llm_map.project((1 - weight) * logits.softmax(1))
     in_vocabulary = space[:, alignment.llm_map.coordinate]
     in_vocabulary /= in_vocabulary.sum(dim=1, keepdim=True)  # what [WEIGHT] would have had is missing
     torch.testing.assert_close(result.exp(), in_vocabulary, atol=1e-6, rtol=1e-4)
@@ -204,7 +246,12 @@ def test_bad_numbers_leave_the_row_to_the_llm(kind: MapKind, bad: str, search: b
 
 @pytest.mark.parametrize("search", [True, False])
 def test_nothing_left_to_say_leaves_the_row(search: bool) -> None:
-    """Alpha is 1 and all the plug-in's probability falls on masked tokens."""
+    """Alpha is 1 and all the plug-in's probability falls on masked tokens, or there is none."""
+    for kind in KINDS:
+        logits, log_probs = make_batch(2, 1)
+        result, counts = run(kind, logits, log_probs.fill_(-math.inf), [1.0], search)
+        assert counts == FuseCounts(left=1)
+        assert torch.equal(result, logits)
     alignment = ALIGNMENTS["textual"]
     logits, log_probs = make_batch(2, 1)
     token = next(i for i, target in enumerate(alignment.carry.tolist()) if target >= 0)

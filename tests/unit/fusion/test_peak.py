@@ -7,26 +7,42 @@ from collections import Counter
 import pytest
 import torch
 
+from onceedit_vllm.alignment.dense import DenseMap
+from onceedit_vllm.alignment.statistics import build_dense_map
 from onceedit_vllm.config import MapKind
 from onceedit_vllm.fusion import peak
 from onceedit_vllm.fusion.lines import MapLines
 from onceedit_vllm.fusion.peak import DENSE, FINALISTS, LISTS, ROWS, Peaks, Side, find_peaks
-from tests.unit.alignment.toys import toy_alignment
+from tests.unit.alignment.toys import toy_embeddings
 
 KINDS: list[MapKind] = ["calibrated", "eq16", "deepen"]
 V_S, V_L, A = 300, 400, 200
-# Entries and sums in float32: coordinates closer than this are the same to any float32 computation.
-TIE = 1e-5
+
+
+def whole(relative_map: DenseMap) -> torch.Tensor:
+    """The map as a matrix, in float64 from its definition."""
+    unit = relative_map.embeddings.double() - relative_map.center.double()
+    unit /= unit.norm(dim=1, keepdim=True)
+    return (relative_map.scale.double()[:, None] * unit @ unit[relative_map.anchor_ids].T).softmax(dim=1)
 
 
 class Pair:
     """Two toy maps, and the same as matrices."""
 
-    def __init__(self, kind: MapKind) -> None:
-        alignment = toy_alignment(kind, plugin_size=V_S, llm_size=V_L, num_anchors=A, seed=3)
-        maps = (alignment.plugin_map, alignment.llm_map)
+    def __init__(self, kind: MapKind, width: int = 16) -> None:
+        generator = torch.Generator().manual_seed(3)
+        maps = [
+            build_dense_map(
+                kind,
+                toy_embeddings(size, width, seed=size),
+                torch.randperm(size, generator=generator)[:A],
+            )
+            for size in (V_S, V_L)
+        ]
         self.lines = [MapLines(each, 1 << 20) for each in maps]
-        self.matrices = [each.rows(torch.arange(each.vocab_size)).double() for each in maps]
+        self.matrices = [whole(each) for each in maps]
+        # Coordinates closer than this are the same to any float32 computation.
+        self.tie = max(each.rounding for each in maps) + 1e-6
         self.top_k = 16
 
     def fused(self, p_s: torch.Tensor, p_l: torch.Tensor) -> torch.Tensor:
@@ -45,11 +61,13 @@ class Pair:
         fused = self.fused(p_s, p_l).masked_fill(~allowed, -1.0)
         best = fused.amax(dim=1)
         at_peak = fused.gather(1, found.coordinates[:, None])[:, 0]
-        assert (at_peak >= best * (1 - TIE)).all(), found
+        assert (at_peak >= best * (1 - self.tie)).all(), found
         return found
 
 
-PAIRS = {kind: Pair(kind) for kind in KINDS}
+PAIRS: dict[str, Pair] = {kind: Pair(kind) for kind in KINDS}
+# As wide as real embeddings, and with a temperature that makes rounding matter.
+PAIRS["sharp"] = Pair("calibrated", width=576)
 
 
 #: Tokens listed, tokens of the row steps, most narrowed, most finalists: every attempt gets its turn.
@@ -66,7 +84,7 @@ def sizes(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=PAIRS)
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, sizes: str) -> Pair:
     top_k, rows, narrowed, finalists = SIZES[sizes]
     monkeypatch.setattr(PAIRS[request.param], "top_k", top_k)
@@ -79,6 +97,18 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, sizes:
 
 def one_hot(size: int, token: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor([token]), size).float()
+
+
+def tied(pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights under which the only two allowed coordinates are equal."""
+    matrix = pair.matrices[1]
+    first, second = 7, 120
+    differences = matrix[:, first] - matrix[:, second]
+    up, down = int(differences.argmax()), int(differences.argmin())
+    share = float(-differences[down] / (differences[up] - differences[down]))
+    allowed = torch.zeros(1, A, dtype=torch.bool)
+    allowed[0, [first, second]] = True
+    return share * one_hot(V_L, up) + (1 - share) * one_hot(V_L, down), allowed
 
 
 def test_random_distributions_from_flat_to_sharp(pair: Pair) -> None:
@@ -97,15 +127,17 @@ def test_random_distributions_from_flat_to_sharp(pair: Pair) -> None:
 
 def test_every_attempt_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
-    monkeypatch.setattr(PAIRS["deepen"], "top_k", 2)
     monkeypatch.setattr(peak, "ROW_STEPS", (2, 8))
-    monkeypatch.setattr(peak, "MOST_NARROWED", 30)
+    monkeypatch.setattr(peak, "MOST_NARROWED", 120)
     monkeypatch.setattr(peak, "MOST_FINALISTS", 3)
     seen: set[int] = set()
-    for sharpness in (0.1, 2.0, 4.0, 6.0, 8.0, 20.0):
-        p_s = 0.5 * (sharpness * torch.randn(40, V_S)).softmax(dim=1)
-        p_l = 0.5 * (sharpness * torch.randn(40, V_L)).softmax(dim=1)
-        seen |= set(PAIRS["deepen"].find(p_s, p_l).attempts.tolist())
+    for pair in PAIRS.values():
+        monkeypatch.setattr(pair, "top_k", 2)
+        for sharpness in (0.1, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 20.0):
+            p_s = 0.5 * (sharpness * torch.randn(40, V_S)).softmax(dim=1)
+            p_l = 0.5 * (sharpness * torch.randn(40, V_L)).softmax(dim=1)
+            seen |= set(pair.find(p_s, p_l).attempts.tolist())
+        seen |= set(pair.find(torch.zeros(1, V_S), *tied(pair)).attempts.tolist())
     assert seen == {LISTS, ROWS, FINALISTS, DENSE}
 
 
@@ -172,16 +204,9 @@ def test_a_margin_that_just_holds_and_just_does_not(pair: Pair, sizes: str) -> N
         pair.find(torch.zeros(1, V_S), weights(residual))
 
 
-def test_equal_tokens_are_settled_by_the_lowest(pair: Pair) -> None:
-    """Only two coordinates are allowed, and a mixture makes them equal in float64."""
-    matrix = pair.matrices[1]
-    first, second = 7, 120
-    differences = matrix[:, first] - matrix[:, second]
-    up, down = int(differences.argmax()), int(differences.argmin())
-    share = float(-differences[down] / (differences[up] - differences[down]))
-    allowed = torch.zeros(1, A, dtype=torch.bool)
-    allowed[0, [first, second]] = True
-    pair.find(torch.zeros(1, V_S), share * one_hot(V_L, up) + (1 - share) * one_hot(V_L, down), allowed)
+def test_two_coordinates_equal_in_float64(pair: Pair) -> None:
+    """Either will do, and nothing breaks."""
+    pair.find(torch.zeros(1, V_S), *tied(pair))
 
 
 def test_only_allowed_coordinates_win(pair: Pair) -> None:

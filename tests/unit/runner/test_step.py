@@ -211,3 +211,9 @@ def test_a_text_that_cannot_be_followed_harms_no_other_row(step, host):
     assert torch.equal(logits[[0, 2]], before[[0, 2]])
     assert (good.failed, bad_prompt.failed, bad_output.failed) == (False, True, True)
     assert len(host.texts) == 1
+
+
+def test_the_tally_joins_requests_and_rows(step):
+    step.run(some_logits(2), [(0, Row(prompt_ids=[EDITED])), (1, Row(prompt_ids=[1]))])
+    tally = step.tally()
+    assert (tally["gated"], tally["bypassed"], tally["searched"], tally["left"]) == (1, 1, 1, 0)

@@ -1,0 +1,125 @@
+"""The fusion benchmark runs, compares with an honest baseline, and can lose."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.fusion_bench import naive
+from onceedit_vllm.fusion.reference import fused_step
+from tests.unit.alignment.toys import toy_alignment
+
+pytestmark = pytest.mark.integration
+
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "fusion.py"
+CASE_FIELDS = {
+    "V",
+    "A",
+    "batch",
+    "kind",
+    "dense_ms",
+    "fast_ms",
+    "speedup",
+    "token_agreement",
+    "bytes_held",
+    "bytes_dense",
+    "certified_rate",
+}
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_baseline_is_the_papers_step() -> None:
+    alignment = toy_alignment("calibrated")
+    maps = [each.rows(torch.arange(each.vocab_size)) for each in (alignment.plugin_map, alignment.llm_map)]
+    torch.manual_seed(0)
+    log_probs, logits = torch.randn(5, 23).log_softmax(dim=1), 3 * torch.randn(5, 31)
+    alpha = torch.tensor([0.0, 0.3, 0.6, 0.9, 1.0])
+    found = naive.step(naive.Matrices(*maps), log_probs, logits, alpha)
+    for row in range(5):
+        p_s, p_l = log_probs[row].exp(), logits[row].softmax(dim=0)
+        expected = fused_step(p_s, maps[0], p_l, maps[1], float(alpha[row]))
+        torch.testing.assert_close(found[row], expected, atol=1e-6, rtol=0)
+
+
+def test_smoke(tmp_path: Path) -> None:
+    out = tmp_path / "results" / "fusion.json"
+    done = run("--smoke", "--json", "--out", out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed = json.loads(done.stdout)
+    assert printed == json.loads(out.read_text())
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    assert printed["failures"] == []
+    assert {case["kind"] for case in printed["cases"]} == {"textual", "calibrated", "eq16", "deepen"}
+    for case in printed["cases"]:
+        assert case.keys() >= CASE_FIELDS
+        assert case["token_agreement"] == 1.0
+        assert case["dense_ms"] > 0
+        assert case["speedup"] == pytest.approx(case["dense_ms"] / case["fast_ms"])
+        assert 0 <= case["certified_rate"] <= 1
+    assert {"V", "A", "batch"} <= printed["growth"].keys()
+    for entry in printed["random"]:
+        assert entry["same_token_exact"] == entry["same_token_adamw"] == 1.0
+    assert {"command", "commit", "machine", "versions"} <= printed.keys()
+
+
+def test_without_json_it_prints_tables() -> None:
+    done = run("--smoke", "--sections", "search")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "max_abs" in done.stdout
+    assert not done.stdout.startswith("{")
+
+
+def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "fusion.json"
+    assert run("--smoke", "--sections", "search", "--out", out).returncode == 0
+    first = json.loads(out.read_text())
+    done = run("--smoke", "--sections", "search", "random", "--out", out, "--resume", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    second = json.loads(done.stdout)
+    assert second["search"] == first["search"]
+    assert [entry["steps"] for entry in second["random"]] == [40] * 4
+    assert second["earlier_runs"][0]["parts"] == ["search"]
+    assert second["earlier_runs"][0]["command"] == first["command"] != second["command"]
+
+
+def test_it_can_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from fusion_bench.sections import failures
+
+    right = {"name": "x", "same_token_adamw": 1.0, "disputed": 0, "disputed_won_by_adamw_in_float64": 0}
+    close = {"name": "x", "max_abs_difference_float32": 1e-6}
+    assert failures({"random": [right], "search": [close]}) == []
+    wrong = right | {"same_token_adamw": 0.9, "disputed": 3}
+    assert len(failures({"random": [wrong], "search": [close | {"max_abs_difference_float32": 1e-4}]})) == 2
+    settled = wrong | {"disputed_won_by_adamw_in_float64": 3}
+    assert failures({"random": [settled]}) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--threads", "0"), "take at least 1"),
+        (("--sections", "nothing"), "invalid choice"),
+        (("--device", "tpu"), "invalid choice"),
+        (("--resume", "--smoke"), "--resume needs --out FILE"),
+        pytest.param(
+            ("--device", "cuda"),
+            "finds no GPU here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(arguments: tuple[str, str], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
