@@ -7,7 +7,8 @@
     python benchmarks/fusion.py --out FILE --resume   # go on with a run that was cut off
     python benchmarks/fusion.py --device cuda     # times by device events, and one captured graph
 
-Exits with 1 where a step disagrees that must not: see ``failures`` in the output.
+Exits with 1 where a step disagrees that must not, or a part breaks: see ``failures`` in the output. Parts
+that need the two real models or a GPU are skipped where there are none, and listed under ``skipped``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ import torch
 from fusion_bench import sections
 from fusion_bench.plot import plot
 from fusion_bench.tables import print_tables
+from fusion_bench.targets import targets
 from provenance import provenance
 from rich.console import Console
 
@@ -49,23 +52,36 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     plan = sections.Plan(torch.device(args.device), smoke=args.smoke)
     result = begin(args)
+    crashed: list[str] = []
+    skipped: list[str] = []
     # Bars and warnings go to standard error: standard output is for the numbers.
     with contextlib.redirect_stdout(sys.stderr):
         for name in args.sections:
             if name in result:
                 continue
-            answer = SECTIONS[name](plan)
-            if answer is not None:
+            try:
+                answer = SECTIONS[name](plan)
+            except Exception as error:  # one part must not cost the others
+                traceback.print_exc()
+                crashed.append(f"{name}: {type(error).__name__}: {error}")
+                continue
+            if answer is None:
+                skipped.append(name)
+            else:
                 result[name] = answer
                 save(args.out, result)
-    result["failures"] = sections.failures(result)
+    result |= {
+        "targets": targets(result),
+        "skipped": skipped,
+        "failures": crashed + sections.failures(result),
+    }
     save(args.out, result)
-    if args.out is not None:
-        plot(result, args.out.with_suffix(".png"))
     if args.json:
         print(json.dumps(result, indent=1))
     else:
-        print_tables(result, Console())
+        print_tables(result, Console(width=150))
+    if args.out is not None:
+        plot(result, args.out.with_suffix(".png"))
     for failure in result["failures"]:
         print(failure, file=sys.stderr)
     return 1 if result["failures"] else 0
@@ -101,7 +117,8 @@ def begin(args: argparse.Namespace) -> dict[str, Any]:
         return fresh
     earlier: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8"))
     parts = {name: earlier.pop(name) for name in SECTIONS if name in earlier}
-    earlier.pop("failures", None)
+    for name in ("failures", "skipped", "targets"):
+        earlier.pop(name, None)
     return {
         **fresh,
         "earlier_runs": [*earlier.pop("earlier_runs", []), {**earlier, "parts": list(parts)}],

@@ -9,18 +9,18 @@ import torch
 from fusion_bench import naive
 from fusion_bench.inputs import Inputs, random_inputs
 from fusion_bench.recorded import Steps
-from fusion_bench.setups import Setup
+from fusion_bench.setups import Setup, matrix_of
 from fusion_bench.timing import fuse
 from rich.progress import track
 from torch import Tensor
 
 from onceedit_vllm.alignment.dense import DenseMap, chunks
+from onceedit_vllm.alignment.textual import TextualMap
 from onceedit_vllm.config import FusionConfig
 from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.search import adamw_logits, exact_tokens
 
 _BATCH = 128
-_SEARCH = {"steps": 5, "learning_rate": 0.15}
 
 
 class _Fast:
@@ -79,9 +79,17 @@ def _in_double(setup: Setup, inputs: Inputs, row: int) -> int:
         ],
         dim=1,
     )
-    column = matrices.llm[:, fused.argmax()].double()[None]
-    walked = adamw_logits(column, torch.ones_like(column, dtype=torch.bool), matrices.llm.shape[1], **_SEARCH)
-    return int(walked.argmax())
+    return int(_autograd_on(matrices.llm[:, fused.argmax(dim=1)].T, matrices.llm.shape[1]).argmax())
+
+
+def _autograd_on(columns: Tensor, coordinates: int) -> Tensor:
+    """The baseline's search in float64, (k, V), where only the columns (k, V) of the targets are at hand."""
+    found = []
+    for column in columns.double():
+        rows = torch.stack([column, 1 - column], dim=1)
+        target = torch.zeros(1, dtype=torch.int64, device=column.device)
+        found.append(naive.search(rows, target, coordinates=coordinates))
+    return torch.cat(found)
 
 
 def recorded_agreement(setup: Setup, steps: Steps, *, seed: int = 0) -> dict[str, Any]:
@@ -90,8 +98,10 @@ def recorded_agreement(setup: Setup, steps: Steps, *, seed: int = 0) -> dict[str
     alpha = torch.rand(count, generator=torch.Generator().manual_seed(seed))
     fast = _Fast(setup)
     exact, walked = (
-        torch.cat(part)
-        for part in zip(*(fast.tokens(batch) for batch in _batches(steps, alpha)), strict=True)
+        torch.cat(part).cpu()
+        for part in zip(
+            *(fast.tokens(batch.to(setup.device)) for batch in _batches(steps, alpha)), strict=True
+        )
     )
     targets = _whole_product(setup, steps, alpha)
     expected = _search_columns(setup, targets)
@@ -133,37 +143,56 @@ def _whole_product(setup: Setup, steps: Steps, alpha: Tensor) -> Tensor:
 
 
 def _search_columns(setup: Setup, targets: Tensor) -> Tensor:
-    """The paper's token for each target, by its column alone; one walk per distinct target."""
+    """The paper's token for each target, by autograd in float64; one search per distinct target."""
     llm_map = setup.alignment.llm_map
     distinct, inverse = targets.unique(return_inverse=True)
     tokens = []
     for part in track(distinct.split(16), description="The paper's iterate"):
-        columns = llm_map.columns(part)
-        everything = torch.ones_like(columns, dtype=torch.bool)
-        tokens.append(adamw_logits(columns, everything, llm_map.num_coordinates, **_SEARCH).argmax(dim=1))
+        tokens.append(_autograd_on(llm_map.columns(part), llm_map.num_coordinates).argmax(dim=1))
     return torch.cat(tokens)[inverse]
 
 
-def search_agreement(setup: Setup, count: int, *, seed: int = 0) -> dict[str, Any]:
-    """The search alone: its iterate against the dense autograd iterate, on the same targets."""
-    generator = torch.Generator().manual_seed(seed)
-    matrix = setup.matrices().llm
-    targets = torch.randint(0, matrix.shape[1], (count,), generator=generator).to(setup.device)
+def search_agreement(
+    name: str, relative_map: DenseMap | TextualMap, device: torch.device, count: int, *, masked: bool = False
+) -> dict[str, Any]:
+    """The search alone: its iterate against the dense autograd iterate, on the same targets.
+
+    Args:
+        name: For tables.
+        relative_map: R_l; its matrix is made for the time of the call.
+        device: Where.
+        count: Number of targets.
+        masked: Leave a third of the tokens out of the search.
+    """
+    generator = torch.Generator().manual_seed(0)
+    matrix = matrix_of(relative_map, device)
+    open_tokens = torch.rand(len(matrix), generator=generator) > (1 / 3 if masked else -1)
+    if masked:
+        matrix = matrix[open_tokens.to(device)]
+    targets = torch.randint(0, matrix.shape[1], (count,), generator=generator).to(device)
     worst, same_adamw, same_exact, solvers_agree = 0.0, 0, 0, 0
-    for part in track(targets.split(100), description=f"The search, {setup.name}"):
-        dense = naive.search(matrix, part, **_SEARCH)  # type: ignore[arg-type]
-        columns = matrix[:, part].T.contiguous()
-        everything = torch.ones_like(columns, dtype=torch.bool)
-        walked = adamw_logits(columns, everything, matrix.shape[1], **_SEARCH)  # type: ignore[arg-type]
-        exact = exact_tokens(columns, everything)
+    for part in track(targets.split(100), description=f"The search, {name}"):
+        dense = naive.search(matrix, part)
+        # Forbidden tokens are there, with the largest entries of all, and must be passed over.
+        columns = torch.full((len(part), len(open_tokens)), 9.0, device=device)
+        columns[:, open_tokens] = matrix[:, part].T
+        allowed = open_tokens.to(device).expand(len(part), -1)
+        whole = adamw_logits(columns, allowed, matrix.shape[1], steps=5, learning_rate=0.15)
+        walked = whole[:, open_tokens]
+        exact = (
+            exact_tokens(columns, allowed)
+            - (~open_tokens).cumsum(0).to(device)[exact_tokens(columns, allowed)]
+        )
         worst = max(worst, float((walked - dense).abs().max()))
         same_adamw += int((walked.argmax(dim=1) == dense.argmax(dim=1)).sum())
         same_exact += int((exact == dense.argmax(dim=1)).sum())
         solvers_agree += int((exact == walked.argmax(dim=1)).sum())
     return {
-        "name": setup.name,
-        **setup.sizes,
-        "kind": setup.alignment.llm_map.kind,
+        "name": name,
+        "V": relative_map.vocab_size,
+        "A": relative_map.num_coordinates,
+        "kind": relative_map.kind,
+        "masked": masked,
         "targets": count,
         "max_abs_difference_float32": worst,
         "same_token_adamw": same_adamw / count,

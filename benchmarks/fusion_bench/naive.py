@@ -32,8 +32,20 @@ def fused_targets(matrices: Matrices, plugin_probs: Tensor, llm_probs: Tensor, a
     return fused.addmm_(llm_probs * (1 - alpha[:, None]), matrices.llm).argmax(dim=1)
 
 
-def search(llm_map: Tensor, targets: Tensor, *, steps: int = 5, learning_rate: float = 0.15) -> Tensor:
-    """Eq. 9-10: (V, C) and (n,) one-hot targets -> (n, V) logits."""
+def search(
+    llm_map: Tensor,
+    targets: Tensor,
+    *,
+    coordinates: int | None = None,
+    steps: int = 5,
+    learning_rate: float = 0.15,
+) -> Tensor:
+    """Eq. 9-10: (V, C) and (n,) one-hot targets -> (n, V) logits.
+
+    ``coordinates`` is C where only some of the columns are given: without weight in the target the others
+    have no part in the loss but its mean.
+    """
+    mean_over = coordinates or llm_map.shape[1]
     x = torch.zeros(
         len(targets), len(llm_map), device=llm_map.device, dtype=llm_map.dtype, requires_grad=True
     )
@@ -46,7 +58,7 @@ def search(llm_map: Tensor, targets: Tensor, *, steps: int = 5, learning_rate: f
     for _ in range(steps):
         optimizer.zero_grad()
         # The mean reduction of one row divides by the number of coordinates; rows do not share a loss.
-        loss = divergence((x.softmax(dim=1) @ llm_map).log(), one_hot) / llm_map.shape[1]
+        loss = divergence((x.softmax(dim=1) @ llm_map).log(), one_hot) / mean_over
         loss.backward()
         optimizer.step()
         schedule.step()

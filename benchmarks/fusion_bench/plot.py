@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+
+mpl.use("agg")
+from matplotlib import pyplot as plt
+
 
 def plot(result: dict[str, Any], out: Path) -> None:
     """Write a PNG; nothing where the run had neither cases nor growth."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
     if "cases" not in result and "growth" not in result:
         return
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")

@@ -58,7 +58,7 @@ class Setup:
         """The relative maps as matrices, made once."""
         if not self._matrices:
             maps = (self.alignment.plugin_map, self.alignment.llm_map)
-            self._matrices.append(Matrices(*(_matrix(each, self.device) for each in maps)))
+            self._matrices.append(Matrices(*(matrix_of(each, self.device) for each in maps)))
         return self._matrices[0]
 
     def bytes_of_textual_maps(self) -> int:
@@ -67,7 +67,8 @@ class Setup:
         return sum(each.bytes_held() for each in maps if isinstance(each, TextualMap))
 
 
-def _matrix(relative_map: DenseMap | TextualMap, device: torch.device) -> Tensor:
+def matrix_of(relative_map: DenseMap | TextualMap, device: torch.device) -> Tensor:
+    """A relative map as the paper has it: (V, C) float32 in memory."""
     matrix = torch.empty(relative_map.vocab_size, relative_map.num_coordinates, device=device)
     moved = relative_map.to(device)
     for ids in chunks(len(matrix), matrix.shape[1], device):
@@ -107,7 +108,6 @@ def real(
     device: torch.device,
     *,
     every: int = 1,
-    swapped: bool = False,
     cache: Path | None = None,
 ) -> Setup | None:
     """SmolLM2-135M and Gemma-3-270M, None where they are not cached.
@@ -116,10 +116,9 @@ def real(
         kind: Of the maps; a dense kind is measured once, for minutes, and then cached.
         device: Where the steps run.
         every: Take every so many anchors only, so that the matrices fit into memory.
-        swapped: Gemma is the plug-in and SmolLM2 the LLM.
         cache: Where alignments are kept; the usual place by default.
     """
-    plugin, llm = (cached_model(name) for name in ((LLM, PLUGIN) if swapped else (PLUGIN, LLM)))
+    plugin, llm = cached_model(PLUGIN), cached_model(LLM)
     if plugin is None or llm is None:
         return None
     settings = AlignmentConfig(kind=kind)

@@ -22,6 +22,7 @@ _COLUMNS = {
     "random": ("name", "steps", "same_token_exact", "same_token_adamw", "disputed"),
     "certificate": ("name", "band", "k", "by_lists", "by_rows", "by_finalists", "dense", "ms_per_batch"),
     "memory": ("kind", "from_cache", "attach_seconds", "imports_mb", "fused_private_mb", "peak_mb"),
+    "targets": ("what", "wanted", "measured", "met"),
     "recorded": ("name", "steps", "same_token_exact", "same_token_adamw"),
 }
 
@@ -36,6 +37,8 @@ def print_tables(result: dict[str, Any], console: Console) -> None:
             console.print(_table(name, columns, result[name]))
     for kind, exponents in result.get("growth", {}).get("by_kind", {}).items():
         console.print(f"growth, {kind}: " + ", ".join(f"{axis}^{e:.2f}" for axis, e in exponents.items()))
+    if result["skipped"]:
+        console.print(f"skipped: {', '.join(result['skipped'])}")
     if "graph" in result:
         console.print(f"one captured graph: {result['graph']}")
 

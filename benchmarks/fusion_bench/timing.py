@@ -13,8 +13,10 @@ from fusion_bench.inputs import Inputs, random_inputs
 from fusion_bench.setups import Setup
 from torch import Tensor
 
-from onceedit_vllm.config import FusionConfig
+from onceedit_vllm.config import FusionConfig, Solver
 from onceedit_vllm.fusion.fuser import Fuser
+
+SOLVERS: tuple[Solver, Solver] = ("exact", "adamw")
 
 
 def milliseconds(work: Callable[[], Any], device: torch.device) -> float:
@@ -58,15 +60,19 @@ def time_case(
     """
     sizes = setup.sizes
     inputs_of = make or (lambda seed: random_inputs(batch, sizes["V_s"], sizes["V"], seed, family))
-    fuser = Fuser(setup.alignment, FusionConfig())
-    fast, dense, agreed = [], [], 0
+    fuser, walker = (Fuser(setup.alignment, FusionConfig(solver=solver)) for solver in SOLVERS)
+    fast, walked, dense, agreed = [], [], [], 0
     for seed in range(repeats + 1):
         inputs = inputs_of(seed).to(setup.device)
-        logits = inputs.llm_logits.clone()
-        elapsed = milliseconds(lambda: fuse(fuser, inputs, logits), setup.device)  # noqa: B023
+        logits, others = inputs.llm_logits.clone(), inputs.llm_logits.clone()
+        times = [
+            milliseconds(lambda: fuse(fuser, inputs, logits), setup.device),  # noqa: B023
+            milliseconds(lambda: fuse(walker, inputs, others), setup.device),  # noqa: B023
+        ]
         if seed == 0:
             continue
-        fast.append(elapsed)
+        fast.append(times[0])
+        walked.append(times[1])
         if seed <= dense_repeats:
             matrices, found = setup.matrices(), []
             dense.append(
@@ -85,6 +91,7 @@ def time_case(
         "kind": setup.alignment.llm_map.kind,
         "dense_ms": dense_ms,
         "fast_ms": statistics.median(fast),
+        "fast_adamw_ms": statistics.median(walked),
         "speedup": dense_ms and dense_ms / statistics.median(fast),
         "token_agreement": agreed / (batch * dense_repeats) if dense else None,
         "bytes_held": fuser.bytes_held() + setup.bytes_of_textual_maps(),

@@ -58,6 +58,8 @@ def test_smoke(tmp_path: Path) -> None:
     assert printed == json.loads(out.read_text())
     assert out.with_suffix(".png").stat().st_size > 10_000
     assert printed["failures"] == []
+    assert all(entry["measured"] <= 1 for entry in printed["targets"] if "bytes" in entry["what"])
+    assert set(printed["skipped"]) <= {"certificate", "recorded", "memory", "graph"}
     assert {case["kind"] for case in printed["cases"]} == {"textual", "calibrated", "eq16", "deepen"}
     for case in printed["cases"]:
         assert case.keys() >= CASE_FIELDS
@@ -95,13 +97,23 @@ def test_it_can_lose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     from fusion_bench.sections import failures
 
-    right = {"name": "x", "same_token_adamw": 1.0, "disputed": 0, "disputed_won_by_adamw_in_float64": 0}
-    close = {"name": "x", "max_abs_difference_float32": 1e-6}
-    assert failures({"random": [right], "search": [close]}) == []
-    wrong = right | {"same_token_adamw": 0.9, "disputed": 3}
-    assert len(failures({"random": [wrong], "search": [close | {"max_abs_difference_float32": 1e-4}]})) == 2
-    settled = wrong | {"disputed_won_by_adamw_in_float64": 3}
-    assert failures({"random": [settled]}) == []
+    right = {
+        "cases": {"name": "x", "batch": 1, "token_agreement": 1.0},
+        "random": {"name": "x", "disputed": 3, "disputed_won_by_adamw_in_float64": 3},
+        "recorded": {"name": "x", "same_token_adamw": 1.0, "same_token_exact": 1.0},
+        "search": {"name": "x", "max_abs_difference_float32": 1e-6},
+    }
+    assert failures({part: [entry] for part, entry in right.items()}) == []
+    assert failures({"cases": [right["cases"] | {"token_agreement": None}]}) == [], "nothing to compare with"
+    wrong = [
+        ("cases", "token_agreement", 0.99),
+        ("random", "disputed_won_by_adamw_in_float64", 2),
+        ("recorded", "same_token_adamw", 0.999),
+        ("recorded", "same_token_exact", 0.999),
+        ("search", "max_abs_difference_float32", 1e-4),
+    ]
+    for part, field, value in wrong:
+        assert len(failures({part: [right[part] | {field: value}]})) == 1
 
 
 @pytest.mark.parametrize(
