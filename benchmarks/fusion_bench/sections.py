@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from fusion_bench import naive
-from fusion_bench.agreement import random_agreement, recorded_agreement, search_agreement
+from fusion_bench.agreement import TOLERANCE, random_agreement, recorded_agreement, search_agreement
 from fusion_bench.certificate import certificate
 from fusion_bench.footprint import footprint
 from fusion_bench.graph import captured_graph
@@ -25,9 +25,9 @@ from onceedit_vllm.models import cached_model
 KINDS: tuple[MapKind, ...] = ("textual", "calibrated", "eq16", "deepen")
 DENSE_KINDS: tuple[MapKind, ...] = ("calibrated", "eq16", "deepen")
 #: Steps recorded from the real models, and how many of them each kind is checked on: for a dense kind the
-#: whole product of 700 steps takes minutes.
+#: whole product of a few hundred steps takes minutes.
 NUM_RECORDED = 2400
-NUM_CHECKED: dict[MapKind, int] = {"textual": 2400, "calibrated": 700, "eq16": 700, "deepen": 700}
+NUM_CHECKED: dict[MapKind, int] = {"textual": 2400, "calibrated": 248, "eq16": 248, "deepen": 248}
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def searches(plan: Plan) -> list[dict[str, Any]]:
 
 def random_steps(plan: Plan) -> list[dict[str, Any]]:
     """Whole steps against the baseline."""
-    size, count = (512, 40) if plan.smoke else (8192, 5056)
+    size, count = (512, 40) if plan.smoke else (4096, 5056)
     return [random_agreement(_square(plan, kind, size), count) for kind in KINDS]
 
 
@@ -151,7 +151,7 @@ def _certificates(plan: Plan) -> list[dict[str, Any]] | None:
         setup = real(kind, plan.device)
         if setup is None or steps is None:
             return None
-        found += certificate(setup, steps, (1, 4, 16, 64), 160)
+        found += certificate(setup, steps, (1, 4, 16, 64), 96)
     return found
 
 
@@ -199,6 +199,7 @@ def failures(result: dict[str, Any]) -> list[str]:
         if min(entry["same_token_adamw"], entry["same_token_exact"]) < 1:
             found.append(f"recorded, {entry['name']}: a solver gives another token than the whole product")
     for entry in result.get("search", []):
-        if entry["max_abs_difference_float32"] > 1e-5:
-            found.append(f"search, {entry['name']}: off by {entry['max_abs_difference_float32']:.1e}")
+        if entry["max_abs_difference_of_disputed_float64"] > TOLERANCE:
+            off = entry["max_abs_difference_of_disputed_float64"]
+            found.append(f"search, {entry['name']}: off by {off:.1e} in float64")
     return found

@@ -101,7 +101,7 @@ def test_it_can_lose(monkeypatch: pytest.MonkeyPatch) -> None:
         "cases": {"name": "x", "batch": 1, "token_agreement": 1.0},
         "random": {"name": "x", "disputed": 3, "disputed_won_by_adamw_in_float64": 3},
         "recorded": {"name": "x", "same_token_adamw": 1.0, "same_token_exact": 1.0},
-        "search": {"name": "x", "max_abs_difference_float32": 1e-6},
+        "search": {"name": "x", "max_abs_difference_of_disputed_float64": 1e-6},
     }
     assert failures({part: [entry] for part, entry in right.items()}) == []
     assert failures({"cases": [right["cases"] | {"token_agreement": None}]}) == [], "nothing to compare with"
@@ -110,7 +110,7 @@ def test_it_can_lose(monkeypatch: pytest.MonkeyPatch) -> None:
         ("random", "disputed_won_by_adamw_in_float64", 2),
         ("recorded", "same_token_adamw", 0.999),
         ("recorded", "same_token_exact", 0.999),
-        ("search", "max_abs_difference_float32", 1e-4),
+        ("search", "max_abs_difference_of_disputed_float64", 1e-4),
     ]
     for part, field, value in wrong:
         assert len(failures({part: [right[part] | {field: value}]})) == 1
