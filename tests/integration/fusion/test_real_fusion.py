@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.fusion_bench.recorded import Steps, record
 from onceedit_vllm.alignment.align import Alignment, align
 from onceedit_vllm.alignment.embeddings import load_embeddings
 from onceedit_vllm.alignment.statistics import build_dense_map
-from onceedit_vllm.config import FusionConfig, MapKind
+from onceedit_vllm.config import FusionConfig, MapKind, Solver
 from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.lines import MapLines
 from onceedit_vllm.fusion.peak import Side, find_peaks
@@ -80,21 +81,45 @@ def test_the_column_search_on_real_embeddings() -> None:
             assert found[row].argmax() == double.argmax() == exact[row]
 
 
+@pytest.fixture(scope="module")
+def steps() -> Steps:
+    """What both real models say while the LLM writes two answers and the plug-in reads along."""
+    return record(real_folder("smollm2-135m"), real_folder("gemma-3-270m"), 24)
+
+
 @pytest.mark.parametrize("kind", ["calibrated", "eq16", "deepen"])
-def test_peaks_on_real_embeddings(kind: MapKind, alignment: Alignment) -> None:
-    """Both real vocabularies, every 180th anchor, against the whole product."""
+def test_the_certificate_on_recorded_steps(kind: MapKind, alignment: Alignment, steps: Steps) -> None:
+    """Both real vocabularies, every 180th anchor, with and without masks, against the whole product."""
     anchors = [ids[::180] for ids in (alignment.anchors.plugin_ids, alignment.anchors.llm_ids)]
     tables = [load_embeddings(real_folder(name)) for name in ("smollm2-135m", "gemma-3-270m")]
     maps = [build_dense_map(kind, t, ids) for t, ids in zip(tables, anchors, strict=True)]
     torch.manual_seed(0)
     alpha = torch.rand(24, 1)
-    sharpness = torch.linspace(0.5, 6, 24)[:, None]
-    weights = [
-        share * (sharpness * torch.randn(24, each.vocab_size)).softmax(dim=1)
-        for each, share in zip(maps, (alpha, 1 - alpha), strict=True)
-    ]
+    weights = [alpha * steps.plugin_log_probs.exp(), (1 - alpha) * steps.llm_logits.softmax(dim=1)]
     sides = [Side(MapLines(each, 1 << 24), w) for each, w in zip(maps, weights, strict=True)]
-    found = find_peaks(sides, torch.ones(24, len(anchors[0]), dtype=torch.bool), top_k=16)
     fused = sum(each.project(w) for each, w in zip(maps, weights, strict=True))
-    at_peak = fused.gather(1, found.coordinates[:, None])[:, 0]
-    assert (at_peak >= fused.amax(dim=1) * (1 - 1e-5)).all()
+    for share in (1.0, 0.3):
+        allowed = torch.rand(24, len(anchors[0])) < share
+        allowed[:, 5] = True
+        found = find_peaks(sides, allowed, top_k=16)
+        best = fused.masked_fill(~allowed, -1.0).amax(dim=1)
+        at_peak = fused.masked_fill(~allowed, -1.0).gather(1, found.coordinates[:, None])[:, 0]
+        assert (at_peak >= best * (1 - 5e-5)).all()
+
+
+@pytest.mark.parametrize("solver", ["exact", "adamw"])
+def test_recorded_steps_get_the_most_probable_token(
+    solver: Solver, alignment: Alignment, steps: Steps
+) -> None:
+    """Eq. 8 in float64, token by token, at the full width of both vocabularies."""
+    torch.manual_seed(1)
+    alpha = torch.rand(24)
+    logits = steps.llm_logits.clone()
+    fuser = Fuser(alignment, FusionConfig(solver=solver))
+    fuser.fuse_rows_inplace(logits, torch.arange(24), steps.plugin_log_probs, alpha, alpha >= 0)
+    carry = alignment.carry[: steps.plugin_log_probs.shape[1]]
+    known = carry >= 0
+    expected = (1 - alpha.double())[:, None] * steps.llm_logits.double().softmax(dim=1)
+    carried = alpha.double()[:, None] * steps.plugin_log_probs.double().exp()
+    expected.index_add_(1, carry[known], carried[:, known])
+    assert torch.equal(logits.argmax(dim=1), expected.argmax(dim=1))

@@ -125,11 +125,10 @@ def test_equal_entries_walk_as_one(steps: int) -> None:
 def test_a_column_that_separates_the_solvers() -> None:
     """Not even a near-tie: the largest entry is 1.4 times the next, and the paper's iterate misses it.
 
-    A token's logit follows the running mean of its gradients over the root of their squares, which is
-    largest for gradients that stay the same. Those of the best token grow from step to step, those of
-    the next ones do not, so these overtake it. It takes gradients well above Adam's eps of 1e-8, and
-    they are about 1 / (V C): with as many tokens or coordinates as real vocabularies have, the order is
-    kept. The dense autograd search of the paper does the same.
+    A token's logit follows the running mean of its gradients over the root of their running square, and
+    that ratio is largest for gradients that stay the same from step to step. Only where gradients lie well
+    above Adam's eps of 1e-8 does the ratio decide: with more tokens or more coordinates they shrink, and
+    this column keeps its order. The dense autograd search of the paper does the same.
     """
     column = torch.tensor([1.0] + [0.7] * 13 + [0.62] * 147, dtype=torch.float64)
     everything = torch.ones(1, len(column), dtype=torch.bool)
