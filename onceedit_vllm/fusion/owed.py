@@ -175,5 +175,7 @@ def owe_inplace(carried: Tensor, owed: OwedRows) -> None:
         owed: Of the same rows.
     """
     carried.mul_((1 - owed.weight[:, None]).clamp_(min=0))
+    if carried.shape[1] == 0:
+        return
     known = owed.slots >= 0
     carried.scatter_add_(1, owed.slots.clamp(min=0), torch.where(known, owed.mass, 0.0))

@@ -109,6 +109,8 @@ def _fuse(
     total = share + carried.sum(dim=1)
     good = (alpha >= 0) & (alpha <= 1) & largest_log_p.isfinite() & total.isfinite() & (total > 0)
     good &= log_probs.amax(dim=1) < math.inf  # False for NaN as well
+    if owed is not None:
+        good &= ~(owed.weight + owed.mass.sum(dim=1)).isnan()
     fused = _Fused(largest_log_p, at_targets, carried, share, total, torch.zeros(len(rows)).long(), good)
     return fused._replace(winner=_winner(logits, rows, fused, carrier))
 
@@ -116,7 +118,7 @@ def _fuse(
 def _carry(log_probs: Tensor, carrier: Carrier, owed: OwedRows | None) -> Tensor:
     """The plug-in's probabilities at the carrier's targets: (k, V_s) -> (k, u) float32."""
     # Nearly all targets have one source: picking it costs less than adding all up.
-    probs = pad(log_probs, (0, 1), value=-math.inf).exp_()
+    probs = pad(log_probs.to(torch.float32), (0, 1), value=-math.inf).exp_()
     carried = probs.index_select(1, carrier.first)
     carried.index_add_(1, carrier.other_slots, probs.index_select(1, carrier.others))
     if owed is not None:
