@@ -37,6 +37,7 @@ from rich.console import Console
 RESULTS = Path(__file__).parent / "results"
 SECTIONS: dict[str, Callable[[sections.Plan], Any]] = {
     "cases": sections.cases,
+    "pair": sections.pair_cases,
     "growth": sections.growths,
     "search": sections.searches,
     "random": sections.random_steps,

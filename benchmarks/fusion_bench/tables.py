@@ -30,8 +30,9 @@ _COLUMNS = {
 def print_tables(result: dict[str, Any], console: Console) -> None:
     """All parts that were run."""
     console.print(f"{result['machine']}, commit {result['commit']}, {result['torch_threads']} threads")
-    if "cases" in result:
-        console.print(_table("A step against the dense baseline", _CASES, result["cases"]))
+    for name in ("cases", "pair"):
+        if name in result:
+            console.print(_table(f"{name}: a step against the dense baseline", _CASES, result[name]))
     for name, columns in _COLUMNS.items():
         if name in result:
             console.print(_table(name, columns, result[name]))

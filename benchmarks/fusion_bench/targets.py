@@ -31,7 +31,7 @@ def _steps(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _times(result: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
-    for case in result.get("cases", []):
+    for case in result.get("cases", []) + result.get("pair", []):
         if (case["V"], case["A"], case["batch"], case["inputs"]) == (32768, 32768, 8, "gated"):
             what = f"times faster than dense, V = A = 32768, batch 8, {case['kind']}"
             found.append(_entry(what, 200, case["speedup"], at_least=True))
@@ -50,7 +50,8 @@ def _growth(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _bytes(result: dict[str, Any]) -> list[dict[str, Any]]:
-    shares = [case["bytes_held"] / case["bytes_dense"] for case in result.get("cases", [])]
+    cases = result.get("cases", []) + result.get("pair", [])
+    shares = [case["bytes_held"] / case["bytes_dense"] for case in cases]
     return (
         [_entry("share of the dense bytes held, worst case", 0.05, max(shares), at_least=False)]
         if shares

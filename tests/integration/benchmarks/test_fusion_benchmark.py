@@ -59,7 +59,7 @@ def test_smoke(tmp_path: Path) -> None:
     assert out.with_suffix(".png").stat().st_size > 10_000
     assert printed["failures"] == []
     assert all(entry["measured"] <= 1 for entry in printed["targets"] if "bytes" in entry["what"])
-    assert set(printed["skipped"]) <= {"certificate", "recorded", "memory", "graph"}
+    assert set(printed["skipped"]) <= {"pair", "certificate", "recorded", "memory", "graph"}
     assert {case["kind"] for case in printed["cases"]} == {"textual", "calibrated", "eq16", "deepen"}
     for case in printed["cases"]:
         assert case.keys() >= CASE_FIELDS
