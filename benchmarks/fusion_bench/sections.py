@@ -110,7 +110,7 @@ def _steps() -> Steps | None:
 
 def growths(plan: Plan) -> dict[str, Any]:
     """Exponents of the cost in V, A and the batch."""
-    return growth(SMOKE if plan.smoke else FULL, plan.device, 3 if plan.smoke else 9)
+    return growth(SMOKE if plan.smoke else FULL, plan.device, 3 if plan.smoke else 7)
 
 
 def searches(plan: Plan) -> list[dict[str, Any]]:
