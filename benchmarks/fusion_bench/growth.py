@@ -57,7 +57,10 @@ def _points(kind: str, sweep: Sweep, device: torch.device, repeats: int) -> Iter
         chosen: MapKind = kind  # type: ignore[assignment]
         setup = invented(chosen, plugin_size=v_s, llm_size=v_l, num_anchors=a, device=device)
         case = time_case(setup, n, repeats=repeats, dense_repeats=0)
-        yield {"axis": axis, **{key: case[key] for key in ("kind", "V_s", "V", "A", "batch", "fast_ms")}}
+        yield {
+            "axis": axis,
+            **{key: case[key] for key in ("kind", "V_s", "V", "A", "batch", "threads", "fast_ms")},
+        }
 
 
 def _exponent(points: list[dict[str, Any]]) -> float:

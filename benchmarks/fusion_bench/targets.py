@@ -35,8 +35,9 @@ def _times(result: dict[str, Any]) -> list[dict[str, Any]]:
         if (case["V"], case["A"], case["batch"], case["inputs"]) == (32768, 32768, 8, "gated"):
             what = f"times faster than dense, V = A = 32768, batch 8, {case['kind']}"
             found.append(_entry(what, 200, case["speedup"], at_least=True))
+    for case in result.get("pair", []) + result.get("growth", {}).get("points", []):
         if (case["V"], case["batch"], case["threads"], case["kind"]) == (262144, 8, 1, "textual"):
-            what = "ms a step, V = 262144, batch 8, one core"
+            what = f"ms a step, V = 262144, A = {case['A']}, batch 8, one core"
             found.append(_entry(what, 5, case["fast_ms"], at_least=False))
     return found
 
