@@ -26,8 +26,6 @@ FULL = {
     "textual": Sweep(
         (49152, 131072, 32768, 8), (32768, 65536, 131072, 262144), (2048, 8192, 32768), (1, 8, 32, 128)
     ),
-    # The three dense kinds take the same path: one of them stands for all.
-    "calibrated": Sweep((16384, 16384, 4096, 8), (8192, 16384, 32768), (1024, 4096, 16384), (1, 8, 32)),
 }
 SMOKE = {
     "textual": Sweep((2048, 4096, 1024, 4), (2048, 8192), (512, 2048), (1, 8)),
