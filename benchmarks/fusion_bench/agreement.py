@@ -181,10 +181,8 @@ def search_agreement(
         allowed = open_tokens.to(device).expand(len(part), -1)
         whole = adamw_logits(columns, allowed, matrix.shape[1], steps=5, learning_rate=0.15)
         walked = whole[:, open_tokens]
-        exact = (
-            exact_tokens(columns, allowed)
-            - (~open_tokens).cumsum(0).to(device)[exact_tokens(columns, allowed)]
-        )
+        best = exact_tokens(columns, allowed)
+        exact = best - (~open_tokens).cumsum(0).to(device)[best]
         difference = float((walked - dense).abs().max())
         worst = max(worst, difference)
         if difference > TOLERANCE:
