@@ -9,7 +9,6 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.nn.functional import pad
 
 from onceedit_vllm.alignment.largest import first_max
 from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
@@ -21,30 +20,26 @@ if TYPE_CHECKING:
 
     from onceedit_vllm.fusion.carrier import Carrier
 
-# Numbers at the targets taken at once: what one pass leaves in a processor's caches is there for the next.
-_ENTRIES_AT_ONCE = 2**19
+# Far more than float32 errs by in an exponential, a product and a sum, relative to the result.
+_ROUNDING = 1e-5
 
 
 class _Fused(NamedTuple):
-    """Eq. 8 for k rows; u is the number of the carrier's targets. All float32 but the last two.
+    """What Eq. 8 needs of a row; u is the number of the carrier's targets.
 
     Attributes:
-        largest_log_p: (k,), the largest log p_l.
-        at_targets: (k, u), log p_l at the targets.
-        carried: (k, u), alpha q, 0 where masked.
-        share: (k,), 1 - alpha.
-        total: (k,), what P sums up to before it is renormalised.
-        winner: (k,) int64, the token of the largest P, the lowest id of equals.
-        good: (k,) bool, False where P is no distribution.
+        largest: The LLM's largest logit.
+        below: (u,) float32, its logits at the targets less the largest.
+        carried: (u,) float32, alpha q, 0 where masked.
+        share: 1 - alpha.
+        total: What P sums up to before it is renormalised.
     """
 
-    largest_log_p: Tensor
-    at_targets: Tensor
+    largest: float
+    below: Tensor
     carried: Tensor
-    share: Tensor
-    total: Tensor
-    winner: Tensor
-    good: Tensor
+    share: float
+    total: float
 
 
 def fuse_rows_inplace(
@@ -75,89 +70,101 @@ def fuse_rows_inplace(
     Returns:
         (n,) int8, an :mod:`~onceedit_vllm.fusion.outcome` for each row.
     """
-    outcome = torch.full((len(rows),), INACTIVE, dtype=torch.int8)
-    active = (rows >= 0).nonzero()[:, 0]
-    for part in active.split(max(1, _ENTRIES_AT_ONCE // (len(carrier.targets) + 1))):
-        few = None if owed is None else OwedRows(*(tensor[part] for tensor in owed))
-        ids, search = rows[part].tolist(), want_search[part].tolist()
-        fused = _fuse(logits, ids, plugin_log_probs[part], alpha[part], carrier, few)
-        outcome[part] = torch.tensor(
-            [_write_back(logits, row, fused, i, carrier, search[i]) for i, row in enumerate(ids)],
-            dtype=torch.int8,
-        )
-    return outcome
+    outcome = [INACTIVE] * len(rows)
+    asked = zip(rows.tolist(), plugin_log_probs, alpha.tolist(), want_search.tolist(), strict=True)
+    # One for all rows: fresh memory of that size costs more than what is computed in it.
+    scratch = torch.empty(logits.shape[1])
+    # Row by row: what one pass leaves in a processor's caches is there for the next.
+    for i, (index, log_probs, weight, search) in enumerate(asked):
+        if index < 0:
+            continue
+        row, debts = logits[index], None if owed is None else OwedRows(*(part[i : i + 1] for part in owed))
+        fused = _fuse(row, log_probs, weight, carrier, debts)
+        if fused is None:
+            outcome[i] = LEFT
+        elif search:
+            winner = _winner(row, fused, carrier, scratch)
+            row.clamp_(max=FLOOR)[winner] = 0.0
+            outcome[i] = SEARCHED
+        else:
+            _write_log_p(row, fused, carrier, scratch)
+            outcome[i] = SAMPLED
+    return torch.tensor(outcome, dtype=torch.int8)
 
 
 def _fuse(
-    logits: Tensor, rows: list[int], log_probs: Tensor, alpha: Tensor, carrier: Carrier, owed: OwedRows | None
-) -> _Fused:
-    at_targets = torch.empty(len(rows), len(carrier.targets))
-    masked = torch.zeros(len(rows), dtype=torch.bool)
-    largest_log_p = torch.empty(len(rows))
-    for i, row in enumerate(rows):
-        log_p = torch.log_softmax(logits[row], 0, dtype=torch.float32)
-        torch.index_select(log_p, 0, carrier.targets, out=at_targets[i])
-        largest_log_p[i] = log_p.amax()
-        if len(carrier.targets):
-            masked[i] = at_targets[i].amin() == -math.inf
-    carried = _carry(log_probs, carrier, owed).mul_(alpha[:, None])
-    # Few rows have a mask, and looking for its tokens costs more than the check. Row by row, for a NaN in
-    # one must not hide the mask of another.
-    for i in masked.nonzero()[:, 0].tolist():
-        carried[i].masked_fill_(at_targets[i] == -math.inf, 0.0)
+    row: Tensor, log_probs: Tensor, alpha: float, carrier: Carrier, owed: OwedRows | None
+) -> _Fused | None:
+    """Eq. 8 for one row; None where the numbers are bad or nothing allowed has any probability."""
+    carried = _carry(log_probs, carrier, owed).mul_(alpha)
+    largest = float(row.amax())
+    # Each comparison is false for NaN as well.
+    if not (0 <= alpha <= 1 and -math.inf < largest < math.inf and float(log_probs.amax()) < math.inf):
+        return None
+    if owed is not None and bool((owed.weight + owed.mass.sum(dim=1)).isnan()):
+        return None
+    below = row.index_select(0, carrier.targets).to(torch.float32).sub_(largest)
+    # Few rows have a mask, and looking for its tokens costs more than the check.
+    if len(below) and float(below.amin()) == -math.inf:
+        carried.masked_fill_(below == -math.inf, 0.0)
     share = 1 - alpha
-    total = share + carried.sum(dim=1)
-    good = (alpha >= 0) & (alpha <= 1) & largest_log_p.isfinite() & total.isfinite() & (total > 0)
-    good &= log_probs.amax(dim=1) < math.inf  # False for NaN as well
-    if owed is not None:
-        good &= ~(owed.weight + owed.mass.sum(dim=1)).isnan()
-    fused = _Fused(largest_log_p, at_targets, carried, share, total, torch.zeros(len(rows)).long(), good)
-    return fused._replace(winner=_winner(logits, rows, fused, carrier))
+    total = share + float(carried.sum())
+    return _Fused(largest, below, carried, share, total) if 0 < total < math.inf else None
 
 
 def _carry(log_probs: Tensor, carrier: Carrier, owed: OwedRows | None) -> Tensor:
-    """The plug-in's probabilities at the carrier's targets: (k, V_s) -> (k, u) float32."""
+    """The plug-in's probabilities at the carrier's targets: (V_s,) -> (u,) float32."""
     # Nearly all targets have one source: picking it costs less than adding all up.
-    probs = pad(log_probs.to(torch.float32), (0, 1), value=-math.inf).exp_()
-    carried = probs.index_select(1, carrier.first)
-    carried.index_add_(1, carrier.other_slots, probs.index_select(1, carrier.others))
+    probs = torch.empty(len(log_probs) + 1)
+    torch.exp(log_probs.to(torch.float32), out=probs[:-1])
+    probs[-1] = 0.0  # of the targets without a source
+    carried = probs.index_select(0, carrier.first)
+    carried.index_add_(0, carrier.other_slots, probs.index_select(0, carrier.others))
     if owed is not None:
-        owe_inplace(carried, owed)
+        owe_inplace(carried[None], owed)
     return carried
 
 
-def _winner(logits: Tensor, rows: list[int], fused: _Fused, carrier: Carrier) -> Tensor:
-    """(k,) int64, the token of the largest P, the lowest id of equals: a target, or the LLM's own best."""
-    winner = fused.winner.clone()
-    own_value = fused.largest_log_p.exp() * fused.share
-    value = torch.full_like(own_value, -math.inf)
-    if len(carrier.targets):
-        value, slot = first_max(torch.addcmul(fused.carried, fused.at_targets.exp(), fused.share[:, None]))
-        winner = carrier.targets[slot]
-        helped = fused.carried.gather(1, slot[:, None])[:, 0] > 0
-    for i in (fused.good & (own_value >= value)).nonzero()[:, 0].tolist():
-        own = first_max(logits[rows[i], None])[1][0]
-        # Without the plug-in's help a token of a smaller logit is no equal, even if float32 says so.
-        if own_value[i] > value[i] or own < winner[i] or not helped[i]:
-            winner[i] = own
+def _winner(row: Tensor, fused: _Fused, carrier: Carrier, scratch: Tensor) -> int:
+    """The token of the largest P, the lowest id of equals: a target, or the LLM's own best."""
+    if len(carrier.targets) == 0:
+        return _own_best(row)
+    # p_l is at most that, whatever the rest of the row sums up to: a plug-in that is certain enough wins
+    # without a sum over all V_l.
+    most = fused.below.exp()
+    carried, slot = fused.carried.max(dim=0)
+    if carried > fused.share:
+        bounds = torch.add(fused.carried, most, alpha=fused.share)
+        bounds[slot] = fused.share
+        if carried > bounds.amax() * (1 + _ROUNDING):
+            return int(carrier.targets[slot])
+    own_value = fused.share / _sum_of_exps(row, fused.largest, scratch)
+    value, slot = most.mul_(own_value).add_(fused.carried).max(dim=0)
+    winner, helped = int(carrier.targets[slot]), bool(fused.carried[slot] > 0)
+    if not helped or own_value >= value:
+        own = _own_best(row)
+        # Without the plug-in's help no token beats the LLM's best, even if float32 says so.
+        if not helped or own_value > value or own < winner:
+            return own
     return winner
 
 
-def _write_back(
-    logits: Tensor, row: int, fused: _Fused, place: int, carrier: Carrier, want_search: bool
-) -> int:
-    if not fused.good[place]:
-        return LEFT
-    if want_search:
-        logits[row].clamp_(max=FLOOR)[fused.winner[place]] = 0.0
-        return SEARCHED
-    shift = fused.share[place].log().clamp_(min=FLOOR) - fused.total[place].log()
-    from_plugin = fused.carried[place].log().sub_(fused.total[place].log())
-    log_p = logits[row].to(torch.float32, copy=True)
-    log_p.sub_(log_p.amax()).add_(fused.largest_log_p[place] + shift)
-    log_p[carrier.targets] = torch.logaddexp(fused.at_targets[place] + shift, from_plugin)
-    if logits.dtype != torch.float32:
+def _own_best(row: Tensor) -> int:
+    return int(first_max(row[None])[1])
+
+
+def _sum_of_exps(row: Tensor, largest: float, scratch: Tensor) -> float:
+    """Of the logits less the largest; apart from it, for beside a logit of 1e4 its log has no digits."""
+    return float(scratch.copy_(row).sub_(largest).exp_().sum())
+
+
+def _write_log_p(row: Tensor, fused: _Fused, carrier: Carrier, scratch: Tensor) -> None:
+    total = math.log(fused.total)
+    log_share = max(FLOOR, math.log(fused.share)) if fused.share else FLOOR
+    shift = log_share - total - math.log(_sum_of_exps(row, fused.largest, scratch))
+    log_p = scratch.copy_(row).sub_(fused.largest).add_(shift)
+    log_p[carrier.targets] = torch.logaddexp(fused.below + shift, fused.carried.log().sub_(total))
+    if row.dtype != torch.float32:
         # An allowed token must not become a masked one.
-        log_p.clamp_(min=torch.finfo(logits.dtype).min).masked_fill_(logits[row] == -math.inf, -math.inf)
-    logits[row].copy_(log_p)
-    return SAMPLED
+        log_p.clamp_(min=torch.finfo(row.dtype).min).masked_fill_(row == -math.inf, -math.inf)
+    row.copy_(log_p)

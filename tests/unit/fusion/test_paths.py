@@ -196,6 +196,32 @@ def test_of_equals_the_lowest_wins(fuse: Fuse) -> None:
     assert winner_of(fuse, {8: 0.0, 7: 0.0, 9: 0.0}, {}, alpha=0.0) == 7
 
 
+def test_a_certain_plugin_wins_where_the_llm_cannot_help_another(fuse: Fuse) -> None:
+    said = {2: 0.7, 5: 0.3}
+    # 0.42 against 0.18 and the LLM's share of 0.4, of which token 5 gets all, half, or next to nothing.
+    assert winner_of(fuse, {5: 0.0}, said, alpha=0.6) == 5
+    assert winner_of(fuse, {5: 0.0, 9: 0.0}, said, alpha=0.6) == 2
+    assert winner_of(fuse, {5: -9.0, 9: 0.0}, said, alpha=0.6) == 2
+    # The LLM's own best is one that the plug-in cannot say: 0.41 against 0.413.
+    assert winner_of(fuse, {9: 0.0}, said, alpha=0.59) == 2
+    assert winner_of(fuse, {9: 0.0}, said, alpha=0.58) == 9
+
+
+def test_certain_or_not_the_largest_wins(fuse: Fuse) -> None:
+    """Weights around the one at which the winner changes hands: bounds must never decide it wrongly."""
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        p, q = generator.dirichlet(np.full(10, 0.2)) + 1e-9, generator.dirichlet(np.full(7, 0.2)) + 1e-9
+        p, q = p / p.sum(), np.pad(q / q.sum(), (0, 3))
+        llm, plugin = int(p.argmax()), int(q.argmax())
+        # Where alpha q + (1 - alpha) p is the same at both.
+        meets = (p[llm] - p[plugin]) / ((p[llm] - p[plugin]) + (q[plugin] - q[llm])) if llm != plugin else 0.5
+        for alpha in (meets - 1e-3, meets + 1e-3):
+            logits, said = dict(enumerate(np.log(p) + 7)), {i: x for i, x in enumerate(q) if x > 0}
+            expected = int((alpha * q + (1 - alpha) * p).argmax())
+            assert winner_of(fuse, logits, said, float(alpha)) == expected
+
+
 def test_without_the_plugin_the_llm_decides_however_close(fuse: Fuse) -> None:
     below = float(np.nextafter(np.float32(0.5), np.float32(0)))
     assert winner_of(fuse, {8: 0.5, 7: below, 1: below}, {}, alpha=0.0) == 8
