@@ -47,6 +47,7 @@ def _rates(setup: Setup, steps: Steps, chosen: torch.Tensor, k: int, band: str) 
         "band": band,
         "steps": len(chosen),
         "by_lists": counts.by_lists / counts.searched,
+        "by_all_lists": counts.by_all_lists / counts.searched,
         "by_rows": counts.by_rows / counts.searched,
         "by_finalists": counts.by_finalists / counts.searched,
         "dense": counts.dense_steps / counts.searched,

@@ -20,7 +20,17 @@ _CASES = (
 _COLUMNS = {
     "search": ("name", "targets", "max_abs_difference_float32", "same_token_adamw", "same_token_exact"),
     "random": ("name", "steps", "same_token_exact", "same_token_adamw", "disputed"),
-    "certificate": ("name", "band", "k", "by_lists", "by_rows", "by_finalists", "dense", "ms_per_batch"),
+    "certificate": (
+        "name",
+        "band",
+        "k",
+        "by_lists",
+        "by_all_lists",
+        "by_rows",
+        "by_finalists",
+        "dense",
+        "ms_per_batch",
+    ),
     "memory": ("kind", "from_cache", "attach_seconds", "imports_mb", "fused_private_mb", "peak_mb"),
     "targets": ("what", "wanted", "measured", "met"),
     "recorded": ("name", "steps", "same_token_exact", "same_token_adamw"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from onceedit_vllm.fusion.outcome import LEFT, SAMPLED, SEARCHED
-from onceedit_vllm.fusion.peak import DENSE, FINALISTS, LISTS, ROWS
+from onceedit_vllm.fusion.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,7 @@ class FuseCounts(NamedTuple):
         sampled: Got the log of the fused distribution.
         left: Were left to the LLM: bad numbers, or nothing allowed has any probability.
         by_lists: Searched rows of a dense kind whose peak the lists of the heaviest tokens settled.
+        by_all_lists: The same, by the lists of all tokens.
         by_rows: The same, by whole rows of the heaviest tokens.
         by_finalists: The same, by a few coordinates computed in full.
         dense_steps: The same, by the whole product.
@@ -30,6 +31,7 @@ class FuseCounts(NamedTuple):
     sampled: int = 0
     left: int = 0
     by_lists: int = 0
+    by_all_lists: int = 0
     by_rows: int = 0
     by_finalists: int = 0
     dense_steps: int = 0
@@ -37,7 +39,7 @@ class FuseCounts(NamedTuple):
     @property
     def certified(self) -> int:
         """Searched rows of a dense kind that did without the whole product."""
-        return self.by_lists + self.by_rows + self.by_finalists
+        return self.by_lists + self.by_all_lists + self.by_rows + self.by_finalists
 
 
 class Tally:
@@ -59,4 +61,10 @@ class Tally:
 
 
 OUTCOMES = {"searched": SEARCHED, "sampled": SAMPLED, "left": LEFT}
-ATTEMPTS = {"by_lists": LISTS, "by_rows": ROWS, "by_finalists": FINALISTS, "dense_steps": DENSE}
+ATTEMPTS = {
+    "by_lists": LISTS,
+    "by_all_lists": ALL_LISTS,
+    "by_rows": ROWS,
+    "by_finalists": FINALISTS,
+    "dense_steps": DENSE,
+}

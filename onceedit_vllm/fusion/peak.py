@@ -3,13 +3,14 @@
 P is a weighted sum of rows of two relative maps. A few tokens hold most of the weight, and of each row
 the largest entries are known (:class:`~onceedit_vllm.alignment.dense.DenseMap`), so that every coordinate
 of P can be bounded from both sides. Where one coordinate's lower bound beats all other upper bounds the
-peak is certain. Four attempts, each for the rows that the one before left open:
+peak is certain. Five attempts, each for the rows that the one before left open:
 
 1. *lists*: only coordinates among the largest of the heaviest tokens' rows; O(V) and no more;
-2. *rows*: whole rows of the heaviest tokens, which bound every coordinate, then single entries of more
-   and more tokens for the coordinates that are left;
-3. *finalists*: the few coordinates that the bounds cannot tell apart, computed in full;
-4. *dense*: the whole product, in chunks, one pass for all rows that need it.
+2. *all lists*: the largest entries of every token's row, which bound every coordinate; O(V + A);
+3. *rows*: whole rows of the heaviest tokens besides, then single entries of more and more tokens for the
+   coordinates that are left;
+4. *finalists*: the few coordinates that the bounds cannot tell apart, computed in full;
+5. *dense*: the whole product, in chunks, one pass for all rows that need it.
 
 Nothing is guessed: a margin for what float32 can have rounded is part of every comparison.
 """
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
 # How many times more tokens are listed for the rows that the first lists leave open.
 _MORE = 4
-#: Heaviest tokens of each side whose whole rows are taken, step by step.
-ROW_STEPS = (64, 256, 1024)
+#: Heaviest tokens of each side whose whole rows are taken, step by step: none where all lists will do.
+ROW_STEPS = (0, 64, 256, 1024)
+# Heaviest tokens whose single entries are taken first.
+_FEWEST_ENTRIES = 256
 #: With at most so many coordinates left, single entries are the better deal than rows.
 MOST_NARROWED = 4096
 #: At most so many coordinates are computed in full.
@@ -46,7 +49,7 @@ _ENTRIES_AT_ONCE = 2**25
 _EPSILON = 2**-24
 _COARSER = {"highest": 1, "high": 2**13, "medium": 2**16}
 
-LISTS, ROWS, FINALISTS, DENSE = range(4)
+LISTS, ALL_LISTS, ROWS, FINALISTS, DENSE = range(5)
 
 
 class Side(NamedTuple):
@@ -66,7 +69,7 @@ class Peaks(NamedTuple):
 
     Attributes:
         coordinates: (n,) int64; of coordinates equal up to rounding any.
-        attempts: (n,) int64, what settled each: `LISTS`, `ROWS`, `FINALISTS` or `DENSE`.
+        attempts: (n,) int64, what settled each: `LISTS`, `ALL_LISTS`, `ROWS`, `FINALISTS` or `DENSE`.
     """
 
     coordinates: Tensor
@@ -143,8 +146,11 @@ def _without_lists(sides: Sequence[Side], allowed: Tensor) -> Peaks:
     """All other attempts, for the rows that the lists left open."""
     coordinates = torch.zeros(len(allowed), dtype=torch.int64, device=allowed.device)
     attempts = torch.full_like(coordinates, DENSE)
-    for row, finalists in _by_rows(sides, allowed):
-        coordinates[row], attempts[row] = _narrow(_rows_of(sides, [row]), finalists)
+    for row, finalists, step in _by_rows(sides, allowed):
+        if len(finalists) == 1:
+            coordinates[row], attempts[row] = finalists, ROWS if step else ALL_LISTS
+        else:
+            coordinates[row], attempts[row] = _narrow(_rows_of(sides, [row]), finalists)
     left = (attempts == DENSE).nonzero().squeeze(1)
     if len(left):
         fused = sum(side.lines.relative_map.project(side.weights) for side in _rows_of(sides, left))
@@ -156,23 +162,23 @@ def _rows_of(sides: Sequence[Side], rows: Tensor | list[int]) -> list[Side]:
     return [Side(side.lines, side.weights[rows]) for side in sides]
 
 
-def _by_rows(sides: Sequence[Side], allowed: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Rows of P, and for each the coordinates (k,) that can be its peak; rows with too many are left out."""
+def _by_rows(sides: Sequence[Side], allowed: Tensor) -> Iterator[tuple[int, Tensor, int]]:
+    """Rows of P, the coordinates (k,) that can be its peak, and the step; rows with too many are left out."""
     size = max(side.weights.shape[1] for side in sides)
     left = list(range(len(allowed)))
     for step in ROW_STEPS:
         # Beyond that, the whole product is less work.
         if step * len(left) > size:
             return
-        at_once = max(1, _ENTRIES_AT_ONCE // (step * allowed.shape[1]))
+        at_once = max(1, _ENTRIES_AT_ONCE // (max(step, 1) * allowed.shape[1]))
         groups = [left[i : i + at_once] for i in range(0, len(left), at_once)]
         left = []
         for group in groups:
             low, high = _bounds_by_rows(_rows_of(sides, group), step)
             for row, least, most in zip(group, low, high, strict=True):
-                finalists = _finalists(least, most, _margin(sides, 2 * step), allowed[row])
+                finalists = _finalists(least, most, _margin(sides, 2 * step + 2), allowed[row])
                 if len(finalists) <= MOST_NARROWED:
-                    yield row, finalists
+                    yield row, finalists, step
                 else:
                     left.append(row)
 
@@ -183,18 +189,44 @@ def _bounds_by_rows(sides: Sequence[Side], size: int) -> tuple[Tensor, Tensor]:
     for side in sides:
         each = side.lines.relative_map
         values, ids = top_k(side.weights, min(size, each.vocab_size))
-        distinct, places = ids.unique(return_inverse=True)
-        taken = values.new_zeros(len(values), len(distinct)).scatter_(1, places, values)
-        known = taken @ side.lines.rows.get(distinct)
-        rest = _rest_of(each, side.weights, ids)
-        low = low + known + _at_least(rest, each.smallest)
-        high = high + known + _at_most(rest, each.largest)
+        least, most = _bounds_of_rest(each, side.weights, ids)
+        if size > 0:
+            distinct, places = ids.unique(return_inverse=True)
+            taken = values.new_zeros(len(values), len(distinct)).scatter_(1, places, values)
+            known = taken @ side.lines.rows.get(distinct)
+            least, most = least + known, most + known
+        low, high = low + least, high + most
     return low, high
+
+
+def _bounds_of_rest(each: DenseMap, weights: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """What all tokens but ``ids`` add to every coordinate at least and at most: (n, A) float64 each."""
+    rest = _rest_of(each, weights, ids)
+    bounds = [_bounds_by_all_lists(each, row) for row in weights.double().scatter_(1, ids, 0.0)]
+    low, high = (torch.stack(part) for part in zip(*bounds, strict=True))
+    return torch.maximum(low, _at_least(rest, each.smallest)), torch.minimum(
+        high, _at_most(rest, each.largest)
+    )
+
+
+def _bounds_by_all_lists(each: DenseMap, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """What all tokens add to every coordinate at least and at most: (V,) float64 -> (A,) float64 each.
+
+    Of each row the largest entries are known and no other one is larger than ``others``, or smaller than
+    ``row_smallest``. In float64, so that only the entries themselves are rounded.
+    """
+    values, places = each.peak_values.double(), each.peaks.flatten()
+
+    def bound(elsewhere: Tensor) -> Tensor:
+        above = (values - elsewhere[:, None]).mul_(weights[:, None]).flatten()
+        return torch.bincount(places, above, minlength=each.num_coordinates).add_(weights @ elsewhere)
+
+    return bound(each.row_smallest.double()), bound(each.others.double())
 
 
 def _narrow(sides: Sequence[Side], finalists: Tensor) -> tuple[int, int]:
     """The peak of one row of P among some coordinates, and what settled it: `DENSE` where nothing did."""
-    size = 4 * ROW_STEPS[0]
+    size = _FEWEST_ENTRIES
     while len(finalists) > 1 and 2 * size < max(side.weights.shape[1] for side in sides):
         finalists = finalists[_finalists(*_bounds_by_entries(sides, finalists, size), _margin(sides, 1))]
         size *= 4
@@ -217,9 +249,8 @@ def _bounds_by_entries(sides: Sequence[Side], finalists: Tensor, size: int) -> t
             (v.double() @ each.entries(i, finalists[None])[0].double())[0]
             for v, i in zip(values.split(at_once, dim=1), ids.split(at_once, dim=1), strict=True)
         )
-        rest = _rest_of(each, side.weights, ids)
-        low = low + known + _at_least(rest, each.smallest[finalists])[0]
-        high = high + known + _at_most(rest, each.largest[finalists])[0]
+        least, most = _bounds_of_rest(each, side.weights, ids)
+        low, high = low + known + least[0, finalists], high + known + most[0, finalists]
     return low, high
 
 

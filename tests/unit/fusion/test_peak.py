@@ -12,7 +12,7 @@ from onceedit_vllm.alignment.statistics import build_dense_map
 from onceedit_vllm.config import MapKind
 from onceedit_vllm.fusion import peak
 from onceedit_vllm.fusion.lines import MapLines
-from onceedit_vllm.fusion.peak import DENSE, FINALISTS, LISTS, ROWS, Peaks, Side, find_peaks
+from onceedit_vllm.fusion.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS, Peaks, Side, find_peaks
 from tests.unit.alignment.toys import toy_embeddings
 
 KINDS: list[MapKind] = ["calibrated", "eq16", "deepen"]
@@ -74,6 +74,7 @@ PAIRS["sharp"] = Pair("calibrated", width=576)
 SIZES = {
     "as shipped": (16, peak.ROW_STEPS, peak.MOST_NARROWED, peak.MOST_FINALISTS),
     "small": (2, (2, 8), 20, 5),
+    "all lists": (1, (0,), 1, 1),
     "no lists": (1, (4, 16, 64), 100, 2),
     "dense at once": (1, (1,), 1, 1),
 }
@@ -127,7 +128,7 @@ def test_random_distributions_from_flat_to_sharp(pair: Pair) -> None:
 
 def test_every_attempt_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
-    monkeypatch.setattr(peak, "ROW_STEPS", (2, 8))
+    monkeypatch.setattr(peak, "ROW_STEPS", (0, 2, 8))
     monkeypatch.setattr(peak, "MOST_NARROWED", 120)
     monkeypatch.setattr(peak, "MOST_FINALISTS", 3)
     seen: set[int] = set()
@@ -138,7 +139,7 @@ def test_every_attempt_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
             p_l = 0.5 * (sharpness * torch.randn(40, V_L)).softmax(dim=1)
             seen |= set(pair.find(p_s, p_l).attempts.tolist())
         seen |= set(pair.find(torch.zeros(1, V_S), *tied(pair)).attempts.tolist())
-    assert seen == {LISTS, ROWS, FINALISTS, DENSE}
+    assert seen == {LISTS, ALL_LISTS, ROWS, FINALISTS, DENSE}
 
 
 def test_flat_distributions(pair: Pair) -> None:
