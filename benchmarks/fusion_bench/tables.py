@@ -9,7 +9,9 @@ from rich.table import Table
 
 _CASES = (
     "name",
+    "inputs",
     "batch",
+    "threads",
     "dense_ms",
     "fast_ms",
     "speedup",

@@ -37,7 +37,8 @@ def _times(result: dict[str, Any]) -> list[dict[str, Any]]:
             found.append(_entry(what, 200, case["speedup"], at_least=True))
     for case in result.get("pair", []) + result.get("growth", {}).get("points", []):
         if (case["V"], case["batch"], case["threads"], case["kind"]) == (262144, 8, 1, "textual"):
-            what = f"ms a step, V = 262144, A = {case['A']}, batch 8, one core"
+            inputs = case.get("inputs", "gated")
+            what = f"ms a step, V = 262144, A = {case['A']}, batch 8, one core, {inputs}"
             found.append(_entry(what, 5, case["fast_ms"], at_least=False))
     return found
 
