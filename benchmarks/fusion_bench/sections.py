@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,6 +19,7 @@ from fusion_bench.inputs import Inputs
 from fusion_bench.recorded import Steps, record
 from fusion_bench.setups import LLM, PLUGIN, Setup, invented, real
 from fusion_bench.timing import time_case
+from torch.nn.functional import pad
 
 from onceedit_vllm.config import MapKind
 from onceedit_vllm.models import cached_model
@@ -107,7 +109,11 @@ def _recorded_batches(batch: int, low: float = 0.9, high: float = 1.0) -> Any:
 @cache
 def _steps() -> Steps | None:
     plugin, llm = cached_model(PLUGIN), cached_model(LLM)
-    return None if plugin is None or llm is None else record(plugin, llm, NUM_RECORDED)
+    if plugin is None or llm is None:
+        return None
+    steps = record(plugin, llm, NUM_RECORDED)
+    # An edited plug-in has one token more, [WEIGHT], which it never says.
+    return steps._replace(plugin_log_probs=pad(steps.plugin_log_probs, (0, 1), value=-math.inf))
 
 
 def growths(plan: Plan) -> dict[str, Any]:

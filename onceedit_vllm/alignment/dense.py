@@ -37,8 +37,8 @@ STATISTICS = (
 #: Entries of each row whose place and value are kept.
 NUM_PEAKS = 8
 
-# A chunk of the map: 2**25 float32 entries are 128 MiB.
-_CHUNK_ENTRIES = 2**25
+# A chunk of the map: 2**23 float32 entries are 32 MiB.
+_CHUNK_ENTRIES = 2**23
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class DenseMap:
 
 
 def chunks(count: int, width: int, device: torch.device) -> Iterator[Tensor]:
-    """Ids 0..count-1 in runs whose (run, width) float32 block stays within 128 MiB."""
+    """Ids 0..count-1 in runs whose (run, width) float32 block stays within 32 MiB."""
     size = max(1, _CHUNK_ENTRIES // max(1, width))
     for start in range(0, count, size):
         yield torch.arange(start, min(count, start + size), device=device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +29,20 @@ class Side:
     Attributes:
         name: What messages call it.
         folder: Where its tokenizer and config are.
-        stored: (rows, d) the unedited input embeddings, mapped from their file: until a row is looked
-            at, only their shape has been read.
+        load: Maps the unedited input embeddings, (rows, d), from their file: until a row is looked at,
+            only their shape has been read.
         size: V, the number of logits; at least ``rows``.
     """
 
     name: str
     folder: Path
-    stored: Tensor
+    load: Callable[[], Tensor]
     size: int
+
+    @cached_property
+    def stored(self) -> Tensor:
+        """(rows, d) the embeddings as they are stored."""
+        return self.load()
 
     @property
     def width(self) -> int:
@@ -46,7 +52,8 @@ class Side:
     def identity(self, *, embeddings: bool) -> dict[str, Any]:
         """What an alignment depends on; the embeddings are hashed only where maps are made of them."""
         identity = {"tokenizer": tokenizer_fingerprint(self.folder), "size": self.size}
-        return identity | ({"embeddings": tensor_fingerprint(self.stored)} if embeddings else {})
+        # Of a mapping of its own: what was read leaves the process's memory with it.
+        return identity | ({"embeddings": tensor_fingerprint(self.load())} if embeddings else {})
 
     @cached_property
     def table(self) -> Tensor:
@@ -77,6 +84,11 @@ class Side:
             )
         return surface
 
+    def forget_text(self) -> None:
+        """Give back the memory of tokenizer and surface, some hundred MB of a large vocabulary."""
+        for name in ("tokenizer", "surface"):
+            vars(self).pop(name, None)
+
     @property
     def parameters(self) -> int | None:
         """Parameters of the model; None where its files do not tell."""
@@ -93,10 +105,10 @@ def plugin_side(pack: EditPack | str | Path) -> Side:
         from onceedit_vllm.pack import EditPack
 
         pack = EditPack.load(pack)
-    stored = pack.base_embeddings()
+    rows = len(pack.base_embeddings())
     configured = int(read_config(pack.model_dir).get("vocab_size", 0))
-    size = max(len(stored), pack.manifest.weight_token_id + 1, configured)
-    return Side("plug-in", pack.model_dir, stored, size)
+    size = max(rows, pack.manifest.weight_token_id + 1, configured)
+    return Side("plug-in", pack.model_dir, pack.base_embeddings, size)
 
 
 def llm_side(llm: str | Path, *, progress: bool) -> Side:
@@ -112,5 +124,5 @@ def llm_side(llm: str | Path, *, progress: bool) -> Side:
     if Path(llm).expanduser().is_file():
         raise BadInputError(f"{llm} is a file; an LLM is given as a folder, a name or a hub id")
     folder = resolve_model(llm, progress=progress)
-    stored = load_embeddings(folder)
-    return Side(f"LLM {llm}", folder, stored, len(stored))
+    load = partial(load_embeddings, folder)
+    return Side(f"LLM {llm}", folder, load, len(load()))

@@ -56,6 +56,8 @@ def build_tables(plugin: Side, llm: Side, config: AlignmentConfig, advance: Prog
     carry, spellings = carry_table(plugin.surface, llm.surface, llm.tokenizer, anchors, plugin.size)
     if config.kind == "textual":
         return Tables(anchors, carry, spellings, *textual_maps(anchors, carry, llm.size))
+    for side in (plugin, llm):
+        side.forget_text()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     maps = [
         build_dense_map(
