@@ -170,7 +170,8 @@ def _by_rows(sides: Sequence[Side], allowed: Tensor) -> Iterator[tuple[int, Tens
         # Beyond that, the whole product is less work.
         if step * len(left) > size:
             return
-        at_once = max(1, _ENTRIES_AT_ONCE // (max(step, 1) * allowed.shape[1]))
+        # Bounds are float64, so that they take room even where there are no rows.
+        at_once = max(1, _ENTRIES_AT_ONCE // (max(step, 16) * allowed.shape[1]))
         groups = [left[i : i + at_once] for i in range(0, len(left), at_once)]
         left = []
         for group in groups:
