@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn.functional import pad
 
+from onceedit_vllm.fusion.bounds import Side
 from onceedit_vllm.fusion.lines import MapLines
 from onceedit_vllm.fusion.outcome import LEFT, SEARCHED
-from onceedit_vllm.fusion.peak import Side, find_peaks
+from onceedit_vllm.fusion.peak import find_peaks
 from onceedit_vllm.fusion.search import FLOOR, adamw_logits, exact_tokens
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ peak is certain. Five attempts, each for the rows that the one before left open:
 4. *finalists*: the few coordinates that the bounds cannot tell apart, computed in full;
 5. *dense*: the whole product, in chunks, one pass for all rows that need it.
 
-Nothing is guessed: a margin for what float32 can have rounded is part of every comparison.
+Nothing is guessed: :mod:`~onceedit_vllm.fusion.bounds` are compared with a margin for what float32 rounds.
 """
 
 from __future__ import annotations
@@ -24,14 +24,22 @@ import torch
 
 from onceedit_vllm.alignment.dense import NUM_PEAKS
 from onceedit_vllm.alignment.largest import top_k
+from onceedit_vllm.fusion.bounds import (
+    Side,
+    at_least,
+    at_most,
+    bounds_by_entries,
+    bounds_by_rows,
+    finalists_of,
+    margin,
+    rest_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-    from onceedit_vllm.alignment.dense import DenseMap
-    from onceedit_vllm.fusion.lines import MapLines
 
 # How many times more tokens are listed for the rows that the first lists leave open.
 _MORE = 4
@@ -41,27 +49,12 @@ ROW_STEPS = (0, 64, 256, 1024)
 _FEWEST_ENTRIES = 256
 #: With at most so many coordinates left, single entries are the better deal than rows.
 MOST_NARROWED = 4096
-#: At most so many coordinates are computed in full.
+#: So many coordinates are computed in full in any case, in one go.
 MOST_FINALISTS = 64
-# Entries of rows, or single ones, held at once: 2**25 float32 are 128 MiB.
+# Entries of rows held at once: 2**25 float32 are 128 MiB.
 _ENTRIES_AT_ONCE = 2**25
-# Half a unit in the last place of float32, and how much more a GPU's faster modes of multiplying err.
-_EPSILON = 2**-24
-_COARSER = {"highest": 1, "high": 2**13, "medium": 2**16}
 
 LISTS, ALL_LISTS, ROWS, FINALISTS, DENSE = range(5)
-
-
-class Side(NamedTuple):
-    """One model's share of P.
-
-    Attributes:
-        lines: R_s or R_l.
-        weights: (n, V) float32, its probabilities times alpha, or times 1 - alpha.
-    """
-
-    lines: MapLines
-    weights: Tensor
 
 
 class Peaks(NamedTuple):
@@ -74,22 +67,6 @@ class Peaks(NamedTuple):
 
     coordinates: Tensor
     attempts: Tensor
-
-
-class _Rest(NamedTuple):
-    """What the tokens that were not looked at add to any coordinate: (n,) float32 each.
-
-    Attributes:
-        least_mass: Their weight, rounded down.
-        low: Their weight times the smallest entries of their rows, rounded down.
-        most_mass: Their weight, rounded up.
-        high: Their weight times the largest entries of their rows, rounded up.
-    """
-
-    least_mass: Tensor
-    low: Tensor
-    most_mass: Tensor
-    high: Tensor
 
 
 def find_peaks(sides: Sequence[Side], allowed: Tensor, top_k: int) -> Peaks:
@@ -128,9 +105,9 @@ def _by_lists(sides: Sequence[Side], allowed: Tensor, count: int) -> tuple[Tenso
     high, unlisted = torch.zeros_like(low), torch.zeros_like(low[:, 0])
     for side, each, (values, ids) in zip(sides, maps, heaviest, strict=True):
         known = (values[:, None] @ each.entries(ids, candidates))[:, 0]
-        rest = _rest_of(each, side.weights, ids)
-        low += known + _at_least(rest, each.smallest[candidates])
-        high += known + _at_most(rest, each.largest[candidates])
+        rest = rest_of(each, side.weights, ids)
+        low += known + at_least(rest, each.smallest[candidates])
+        high += known + at_most(rest, each.largest[candidates])
         # Any other coordinate has, in the rows of the heaviest tokens, less than all that are listed.
         unlisted += (values * each.others[ids]).sum(dim=1) + rest.high
     open_here = allowed.gather(1, candidates)
@@ -138,8 +115,8 @@ def _by_lists(sides: Sequence[Side], allowed: Tensor, count: int) -> tuple[Tenso
     coordinates = candidates.gather(1, place[:, None])
     is_rival = open_here & (candidates != coordinates)
     rival = torch.maximum(high.masked_fill_(~is_rival, -math.inf).amax(dim=1), unlisted)
-    margin = _margin(sides, candidates.shape[1])
-    return coordinates[:, 0], best * (1 - margin) > rival * (1 + margin)
+    error = margin(sides, candidates.shape[1])
+    return coordinates[:, 0], best * (1 - error) > rival * (1 + error)
 
 
 def _without_lists(sides: Sequence[Side], allowed: Tensor) -> Peaks:
@@ -150,7 +127,9 @@ def _without_lists(sides: Sequence[Side], allowed: Tensor) -> Peaks:
         if len(finalists) == 1:
             coordinates[row], attempts[row] = finalists, ROWS if step else ALL_LISTS
         else:
-            coordinates[row], attempts[row] = _narrow(_rows_of(sides, [row]), finalists)
+            # More columns than that, and the product of all rows together is less work.
+            most = max(MOST_FINALISTS, allowed.shape[1] // (2 * len(allowed)))
+            coordinates[row], attempts[row] = _narrow(_rows_of(sides, [row]), finalists, most)
     left = (attempts == DENSE).nonzero().squeeze(1)
     if len(left):
         fused = sum(side.lines.relative_map.project(side.weights) for side in _rows_of(sides, left))
@@ -175,121 +154,34 @@ def _by_rows(sides: Sequence[Side], allowed: Tensor) -> Iterator[tuple[int, Tens
         groups = [left[i : i + at_once] for i in range(0, len(left), at_once)]
         left = []
         for group in groups:
-            low, high = _bounds_by_rows(_rows_of(sides, group), step)
+            low, high = bounds_by_rows(_rows_of(sides, group), step)
             for row, least, most in zip(group, low, high, strict=True):
-                finalists = _finalists(least, most, _margin(sides, 2 * step + 2), allowed[row])
+                finalists = finalists_of(least, most, margin(sides, 2 * step + 2), allowed[row])
                 if len(finalists) <= MOST_NARROWED:
                     yield row, finalists, step
                 else:
                     left.append(row)
 
 
-def _bounds_by_rows(sides: Sequence[Side], size: int) -> tuple[Tensor, Tensor]:
-    """Lower and upper bounds of every coordinate, (n, A) each, by the rows of the heaviest tokens."""
-    low = high = torch.zeros((), device=sides[0].weights.device)
-    for side in sides:
-        each = side.lines.relative_map
-        values, ids = top_k(side.weights, min(size, each.vocab_size))
-        least, most = _bounds_of_rest(each, side.weights, ids)
-        if size > 0:
-            distinct, places = ids.unique(return_inverse=True)
-            taken = values.new_zeros(len(values), len(distinct)).scatter_(1, places, values)
-            known = taken @ side.lines.rows.get(distinct)
-            least, most = least + known, most + known
-        low, high = low + least, high + most
-    return low, high
-
-
-def _bounds_of_rest(each: DenseMap, weights: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """What all tokens but ``ids`` add to every coordinate at least and at most: (n, A) float64 each."""
-    rest = _rest_of(each, weights, ids)
-    bounds = [_bounds_by_all_lists(each, row) for row in weights.double().scatter_(1, ids, 0.0)]
-    low, high = (torch.stack(part) for part in zip(*bounds, strict=True))
-    return torch.maximum(low, _at_least(rest, each.smallest)), torch.minimum(
-        high, _at_most(rest, each.largest)
-    )
-
-
-def _bounds_by_all_lists(each: DenseMap, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """What all tokens add to every coordinate at least and at most: (V,) float64 -> (A,) float64 each.
-
-    Of each row the largest entries are known and no other one is larger than ``others``, or smaller than
-    ``row_smallest``. In float64, so that only the entries themselves are rounded.
-    """
-    values, places = each.peak_values.double(), each.peaks.flatten()
-
-    def bound(elsewhere: Tensor) -> Tensor:
-        above = (values - elsewhere[:, None]).mul_(weights[:, None]).flatten()
-        return torch.bincount(places, above, minlength=each.num_coordinates).add_(weights @ elsewhere)
-
-    return bound(each.row_smallest.double()), bound(each.others.double())
-
-
-def _narrow(sides: Sequence[Side], finalists: Tensor) -> tuple[int, int]:
+def _narrow(sides: Sequence[Side], finalists: Tensor, most: int) -> tuple[int, int]:
     """The peak of one row of P among some coordinates, and what settled it: `DENSE` where nothing did."""
     size = _FEWEST_ENTRIES
     while len(finalists) > 1 and 2 * size < max(side.weights.shape[1] for side in sides):
-        finalists = finalists[_finalists(*_bounds_by_entries(sides, finalists, size), _margin(sides, 1))]
+        finalists = finalists[finalists_of(*bounds_by_entries(sides, finalists, size), margin(sides, 1))]
         size *= 4
     if len(finalists) == 1:
         return int(finalists), ROWS
-    if len(finalists) <= MOST_FINALISTS:
+    if len(finalists) <= most:
         return _by_columns(sides, finalists), FINALISTS
     return 0, DENSE
 
 
-def _bounds_by_entries(sides: Sequence[Side], finalists: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The same bounds for one row of P and some coordinates, (k,) each."""
-    low = high = torch.zeros((), device=finalists.device)
-    at_once = max(1, _ENTRIES_AT_ONCE // len(finalists))
-    for side in sides:
-        each = side.lines.relative_map
-        values, ids = top_k(side.weights, min(size, each.vocab_size))
-        # In float64: a sum of so many terms would round by more than what it is to tell apart.
-        known = sum(
-            (v.double() @ each.entries(i, finalists[None])[0].double())[0]
-            for v, i in zip(values.split(at_once, dim=1), ids.split(at_once, dim=1), strict=True)
-        )
-        least, most = _bounds_of_rest(each, side.weights, ids)
-        low, high = low + known + least[0, finalists], high + known + most[0, finalists]
-    return low, high
-
-
-def _margin(sides: Sequence[Side], num_terms: int) -> float:
-    """Relative error of a float32 sum of so many entries, each times a weight."""
-    coarser = _COARSER[torch.get_float32_matmul_precision()]
-    return coarser * (max(side.lines.relative_map.rounding for side in sides) + num_terms * _EPSILON)
-
-
-def _finalists(low: Tensor, high: Tensor, margin: float, allowed: Tensor | None = None) -> Tensor:
-    """(k,) places that no other one certainly beats, ascending; all tensors are (c,)."""
-    if allowed is not None:
-        low, high = low.masked_fill(~allowed, -math.inf), high.masked_fill(~allowed, -math.inf)
-    return (high * (1 + margin) >= low.amax() * (1 - margin)).nonzero().squeeze(1)
-
-
 def _by_columns(sides: Sequence[Side], finalists: Tensor) -> int:
     """The best of a few coordinates, each computed in full; the lowest one of equals."""
-    values = sum(side.lines.columns.get(finalists).double() @ side.weights[0].double() for side in sides)
-    assert isinstance(values, torch.Tensor)
+    values = torch.zeros(len(finalists), dtype=torch.float64, device=finalists.device)
+    for side in sides:
+        weights, lines = side.weights[0].double(), side.lines
+        # A few may be asked for again; many would drive all else out of the cache.
+        columns = lines.columns.get if len(finalists) <= MOST_FINALISTS else lines.relative_map.columns
+        values += torch.cat([columns(few).double() @ weights for few in finalists.split(MOST_FINALISTS)])
     return int(finalists[values.argmax()])
-
-
-def _rest_of(each: DenseMap, weights: Tensor, ids: Tensor) -> _Rest:
-    """Sums over all tokens but ``ids``; these are taken out first, for a difference would be rounding."""
-    remaining = weights.scatter(1, ids, 0.0)
-    mass = remaining.sum(dim=1)
-    low, high = remaining @ each.row_smallest, remaining @ each.peak_values[:, 0]
-    slack = weights.shape[1] * _EPSILON * _COARSER[torch.get_float32_matmul_precision()]
-    less, more = max(0.0, 1 - slack), 1 + slack
-    return _Rest(mass * less, low * less, mass * more, high * more)
-
-
-def _at_least(rest: _Rest, smallest: Tensor) -> Tensor:
-    """(n, c) least addition to coordinates whose columns' smallest entries are given, (n, c) or (c,)."""
-    return torch.maximum(rest.low[:, None], rest.least_mass[:, None] * smallest)
-
-
-def _at_most(rest: _Rest, largest: Tensor) -> Tensor:
-    """(n, c) largest addition to coordinates whose columns' largest entries are given, (n, c) or (c,)."""
-    return torch.minimum(rest.high[:, None], rest.most_mass[:, None] * largest)

@@ -10,9 +10,10 @@ import torch
 from onceedit_vllm.alignment.dense import DenseMap
 from onceedit_vllm.alignment.statistics import build_dense_map
 from onceedit_vllm.config import MapKind
-from onceedit_vllm.fusion import peak
+from onceedit_vllm.fusion import bounds, peak
+from onceedit_vllm.fusion.bounds import Side
 from onceedit_vllm.fusion.lines import MapLines
-from onceedit_vllm.fusion.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS, Peaks, Side, find_peaks
+from onceedit_vllm.fusion.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS, Peaks, find_peaks
 from tests.unit.alignment.toys import toy_embeddings
 
 KINDS: list[MapKind] = ["calibrated", "eq16", "deepen"]
@@ -92,7 +93,8 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, sizes:
     monkeypatch.setattr(peak, "ROW_STEPS", rows)
     monkeypatch.setattr(peak, "MOST_NARROWED", narrowed)
     monkeypatch.setattr(peak, "MOST_FINALISTS", finalists)
-    monkeypatch.setattr(peak, "_ENTRIES_AT_ONCE", 3000)
+    for room in (peak, bounds):
+        monkeypatch.setattr(room, "_ENTRIES_AT_ONCE", 3000)
     return PAIRS[request.param]
 
 
