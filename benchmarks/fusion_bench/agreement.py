@@ -54,7 +54,7 @@ def random_agreement(setup: Setup, count: int) -> dict[str, Any]:
         walked_same += int((walked == dense).sum())
         for row in ((exact != dense) | (walked != dense)).nonzero()[:, 0].tolist():
             disputed += 1
-            disputed_right += int(walked[row]) == _in_double(setup, inputs, row)
+            disputed_right += int(walked[row]) == naive.token_in_double(setup.matrices(), inputs, row)
     counts = fast.exact.counts()
     return {
         "name": setup.name,
@@ -68,30 +68,6 @@ def random_agreement(setup: Setup, count: int) -> dict[str, Any]:
         "disputed_won_by_adamw_in_float64": disputed_right,
         "settled": counts._asdict(),
     }
-
-
-def _in_double(setup: Setup, inputs: Inputs, row: int) -> int:
-    """The baseline's token in float64, with the matrices cast column block by column block."""
-    matrices = setup.matrices()
-    one = [tensor[row : row + 1].double() for tensor in inputs]
-    fused = torch.cat(
-        [
-            one[2] * (one[0].exp() @ plugin.double()) + (1 - one[2]) * (one[1].softmax(dim=1) @ llm.double())
-            for plugin, llm in zip(matrices.plugin.split(1024, 1), matrices.llm.split(1024, 1), strict=True)
-        ],
-        dim=1,
-    )
-    return int(_autograd_on(matrices.llm[:, fused.argmax(dim=1)].T, matrices.llm.shape[1]).argmax())
-
-
-def _autograd_on(columns: Tensor, coordinates: int) -> Tensor:
-    """The baseline's search in float64, (k, V), where only the columns (k, V) of the targets are at hand."""
-    found = []
-    for column in columns.double():
-        rows = torch.stack([column, 1 - column], dim=1)
-        target = torch.zeros(1, dtype=torch.int64, device=column.device)
-        found.append(naive.search(rows, target, coordinates=coordinates))
-    return torch.cat(found)
 
 
 def recorded_agreement(setup: Setup, steps: Steps, *, seed: int = 0) -> dict[str, Any]:
@@ -150,7 +126,9 @@ def _search_columns(setup: Setup, targets: Tensor) -> Tensor:
     distinct, inverse = targets.unique(return_inverse=True)
     tokens = []
     for part in track(distinct.split(16), description="The paper's iterate"):
-        tokens.append(_autograd_on(llm_map.columns(part), llm_map.num_coordinates).argmax(dim=1))
+        tokens.append(
+            naive.search_columns_in_double(llm_map.columns(part), llm_map.num_coordinates).argmax(dim=1)
+        )
     return torch.cat(tokens)[inverse]
 
 

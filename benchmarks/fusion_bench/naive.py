@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from fusion_bench.inputs import Inputs
 from torch import Tensor
 
 from onceedit_vllm.fusion.reference import BETAS, COSINE_STEPS, EPS, LOWEST_RATE, WEIGHT_DECAY
@@ -69,6 +70,30 @@ def step(matrices: Matrices, plugin_log_probs: Tensor, llm_logits: Tensor, alpha
     """One whole step: (n, V_s), (n, V_l), (n,) -> (n, V_l) logits."""
     targets = fused_targets(matrices, plugin_log_probs.exp(), llm_logits.softmax(dim=1), alpha)
     return search(matrices.llm, targets)
+
+
+def token_in_double(matrices: Matrices, inputs: Inputs, row: int) -> int:
+    """The token of one row's step in float64, with the matrices cast column block by column block."""
+    one = [tensor[row : row + 1].double() for tensor in inputs]
+    fused = torch.cat(
+        [
+            one[2] * (one[0].exp() @ plugin.double()) + (1 - one[2]) * (one[1].softmax(dim=1) @ llm.double())
+            for plugin, llm in zip(matrices.plugin.split(1024, 1), matrices.llm.split(1024, 1), strict=True)
+        ],
+        dim=1,
+    )
+    column = matrices.llm[:, fused.argmax(dim=1)].T
+    return int(search_columns_in_double(column, matrices.llm.shape[1]).argmax())
+
+
+def search_columns_in_double(columns: Tensor, coordinates: int) -> Tensor:
+    """The search in float64, (k, V), where only the columns (k, V) of the targets are at hand."""
+    found = []
+    for column in columns.double():
+        rows = torch.stack([column, 1 - column], dim=1)
+        target = torch.zeros(1, dtype=torch.int64, device=column.device)
+        found.append(search(rows, target, coordinates=coordinates))
+    return torch.cat(found)
 
 
 def warm_up(device: torch.device) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +14,7 @@ from onceedit_vllm.fusion.counts import ATTEMPTS, OUTCOMES, FuseCounts, Tally
 from onceedit_vllm.fusion.dense import DenseSearch
 from onceedit_vllm.fusion.outcome import SEARCHED
 from onceedit_vllm.fusion.owed import OwedRows, SpellingBook
-from onceedit_vllm.fusion.search import adamw_logits
+from onceedit_vllm.fusion.walk import walk_each_inplace, walk_together_inplace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,11 +83,11 @@ class Fuser:
             rows = rows.masked_fill(want_search, -1)
         carrier = self._carrier(device, logits.shape[1], log_probs.shape[1])
         debts = None if owed is None else OwedRows.of(owed, carrier)
-        fuse = _fuse_rows_of(device)
+        fuse, walk = _path_of(device)
         outcome = fuse(logits, rows, log_probs, alpha, want_search, carrier, debts)
         outcomes.add(outcome)
         if search is None and self._config.solver == "adamw":
-            self._walk(logits, rows, outcome == SEARCHED)
+            walk(logits, rows, outcome == SEARCHED, self._alignment.llm_map.num_coordinates, self._config)
 
     def counts(self) -> FuseCounts:
         """What became of all rows so far. Waits for the devices."""
@@ -122,27 +121,6 @@ class Fuser:
         self._tally(self._attempts, ATTEMPTS, logits.device).add(found.attempts)
         return found.outcome
 
-    def _walk(self, logits: Tensor, rows: Tensor, searched: Tensor) -> None:
-        """The paper's iterate for textual maps: a column has one 1, all other tokens walk as one."""
-        # Entries that are no searched row stand for one that is, which comes out the same every time;
-        # leaving them out would need a shape that depends on data.
-        some = searched.int().argmax(dim=0, keepdim=True)
-        rows = torch.where(searched, rows, rows.index_select(0, some)).clamp(min=0)
-        results = logits.index_select(0, rows).to(torch.float32)
-        allowed = results != -math.inf
-        columns = torch.eye(2, device=logits.device)[:1].expand(len(rows), -1)
-        copies = torch.stack([torch.ones_like(rows), allowed.sum(dim=1) - 1], dim=1)
-        ends = adamw_logits(
-            columns,
-            copies.clamp_(min=0),
-            self._alignment.llm_map.num_coordinates,
-            steps=self._config.search_steps,
-            learning_rate=self._config.search_learning_rate,
-        )
-        winner = results.argmax(dim=1, keepdim=True)
-        walked = torch.where(allowed, ends[:, 1:], -math.inf).scatter_(1, winner, ends[:, :1])
-        logits.index_copy_(0, rows, torch.where(searched.any(), walked, results).to(logits.dtype))
-
     @staticmethod
     def _tally(tallies: dict[torch.device, Tally], codes: dict[str, int], device: torch.device) -> Tally:
         if device not in tallies:
@@ -167,10 +145,10 @@ class Fuser:
         return self._carriers[key]
 
 
-def _fuse_rows_of(device: torch.device) -> Callable[..., Tensor]:
-    """The one place where the path of a device is chosen; both do the same to a row."""
+def _path_of(device: torch.device) -> tuple[Callable[..., Tensor], Callable[..., None]]:
+    """How a device fuses rows and walks them: the one place where that is chosen. All come to the same."""
     if device.type == "cuda":
         from onceedit_vllm.fusion import kernels
 
-        return kernels.fuse_rows_inplace
-    return textual.fuse_rows_inplace
+        return kernels.fuse_rows_inplace, walk_together_inplace
+    return textual.fuse_rows_inplace, walk_each_inplace

@@ -16,6 +16,8 @@ from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.outcome import INACTIVE, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.fusion.reference import fused_step
+from onceedit_vllm.fusion.search import FLOOR
+from onceedit_vllm.fusion.walk import walk_each_inplace, walk_together_inplace
 from tests.unit.alignment.toys import toy_alignment
 
 KINDS: list[MapKind] = ["textual", "calibrated", "eq16", "deepen"]
@@ -334,6 +336,26 @@ def test_rows_that_stand_for_none(solver: Solver) -> None:
         assert padded.counts() == fuser.counts()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_walked_together_or_each(dtype: torch.dtype) -> None:
+    """Exact results, with masks and without, one of them alone in its row; and rows that hold none."""
+    logits = torch.full((6, V_L), FLOOR, dtype=dtype)
+    logits[torch.arange(5), torch.tensor([3, 0, V_L - 1, 20, 20])] = 0.0
+    logits[2, ::3] = logits[3, :20] = logits[3, 21:] = -math.inf
+    logits[2, V_L - 1] = 0.0
+    rows, searched = torch.tensor([4, -1, 3, 2, 1, 5]), torch.tensor([True, False, True, True, True, False])
+    together, each = logits.clone(), logits.clone()
+    walk_together_inplace(together, rows, searched, V_L, FusionConfig())
+    walk_each_inplace(each, rows, searched, V_L, FusionConfig())
+    assert torch.equal(together, each)
+    assert torch.equal(each[[0, 5]], logits[[0, 5]])
+    assert torch.equal(each[1:5].argmax(dim=1), logits[1:5].argmax(dim=1))
+    assert torch.equal(each == -math.inf, logits == -math.inf)
+    walk_together_inplace(together, rows, torch.zeros(6, dtype=torch.bool), V_L, FusionConfig())
+    walk_each_inplace(each, rows, torch.zeros(6, dtype=torch.bool), V_L, FusionConfig())
+    assert torch.equal(together, each)
+
+
 class NoWaiting(TorchDispatchMode):
     """Refuses what makes the host wait for a GPU, or has a shape that depends on data."""
 
@@ -355,7 +377,7 @@ def test_nothing_waits_around_the_kernels(solver: Solver, monkeypatch: pytest.Mo
         logits.index_copy_(0, rows.clamp(min=0), log_probs[:, :1].expand(-1, V_L).contiguous())
         return torch.where(rows < 0, INACTIVE, torch.where(want_search, SEARCHED, SAMPLED)).to(torch.int8)
 
-    monkeypatch.setattr(fuser_module, "_fuse_rows_of", lambda device: stand_in)
+    monkeypatch.setattr(fuser_module, "_path_of", lambda device: (stand_in, walk_together_inplace))
     fuser = Fuser(ALIGNMENTS["textual"], FusionConfig(solver=solver))
     logits, log_probs = make_batch(9, 3)
     inputs = (torch.tensor([1, 2, -1]), log_probs, torch.full((3,), 0.5), torch.tensor([True, False, True]))
