@@ -52,13 +52,24 @@ def _growth(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _bytes(result: dict[str, Any]) -> list[dict[str, Any]]:
-    cases = result.get("cases", []) + result.get("pair", [])
-    shares = [case["bytes_held"] / case["bytes_dense"] for case in cases]
-    return (
-        [_entry("share of the dense bytes held, worst case", 0.05, max(shares), at_least=False)]
-        if shares
-        else []
-    )
+    pair = result.get("pair", [])
+    whole = max((case["A"] for case in pair), default=0)
+    groups = {
+        "invented vocabularies": result.get("cases", []),
+        "the real pair": [case for case in pair if case["A"] == whole],
+        # Thinned so that the baseline's matrices fit: the embeddings are as large as ever.
+        "the real pair, a twelfth of its anchors": [case for case in pair if case["A"] < whole],
+    }
+    return [
+        _entry(
+            f"share of the dense bytes held, worst case, {name}",
+            0.05,
+            max(case["bytes_held"] / case["bytes_dense"] for case in cases),
+            at_least=False,
+        )
+        for name, cases in groups.items()
+        if cases
+    ]
 
 
 def _graph(result: dict[str, Any]) -> list[dict[str, Any]]:
