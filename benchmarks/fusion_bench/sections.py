@@ -30,6 +30,8 @@ DENSE_KINDS: tuple[MapKind, ...] = ("calibrated", "eq16", "deepen")
 #: whole product takes minutes.
 NUM_RECORDED = 2400
 NUM_CHECKED: dict[MapKind, int] = {"textual": 2400, "deepen": 248, "calibrated": 120, "eq16": 120}
+#: V = A of the random steps: as large as the time of the baseline allows, and of what nothing bounds.
+RANDOM_SIZES: dict[MapKind, int] = {"textual": 16384, "calibrated": 4096, "eq16": 2048, "deepen": 2048}
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,13 @@ def searches(plan: Plan) -> list[dict[str, Any]]:
 def random_steps(plan: Plan) -> list[dict[str, Any]]:
     """Whole steps against the baseline."""
     count = 40 if plan.smoke else 5056
-    sizes = dict.fromkeys(KINDS, 512) if plan.smoke else {**dict.fromkeys(KINDS, 1024), "textual": 4096}
-    return [random_agreement(_square(plan, kind, sizes[kind]), count) for kind in KINDS]
+    found = []
+    for kind in KINDS:
+        setup = _square(plan, kind, 512 if plan.smoke else RANDOM_SIZES[kind])
+        found.append(random_agreement(setup, count))
+        del setup
+        gc.collect()
+    return found
 
 
 def certificates(plan: Plan) -> list[dict[str, Any]] | None:
