@@ -29,14 +29,12 @@ class _Fused(NamedTuple):
 
     Attributes:
         largest: The LLM's largest logit.
-        below: (u,) float32, its logits at the targets less the largest.
         carried: (u,) float32, alpha q, 0 where masked.
         share: 1 - alpha.
         total: What P sums up to before it is renormalised.
     """
 
     largest: float
-    below: Tensor
     carried: Tensor
     share: float
     total: float
@@ -96,20 +94,18 @@ def _fuse(
     row: Tensor, log_probs: Tensor, alpha: float, carrier: Carrier, owed: OwedRows | None
 ) -> _Fused | None:
     """Eq. 8 for one row; None where the numbers are bad or nothing allowed has any probability."""
-    carried = _carry(log_probs, carrier, owed).mul_(alpha)
-    largest = float(row.amax())
+    smallest, largest = (float(extreme) for extreme in row.aminmax())
     # Each comparison is false for NaN as well.
     if not (0 <= alpha <= 1 and -math.inf < largest < math.inf and float(log_probs.amax()) < math.inf):
         return None
     if owed is not None and bool((owed.weight + owed.mass.sum(dim=1)).isnan()):
         return None
-    below = row.index_select(0, carrier.targets).to(torch.float32).sub_(largest)
-    # Few rows have a mask, and looking for its tokens costs more than the check.
-    if len(below) and float(below.amin()) == -math.inf:
-        carried.masked_fill_(below == -math.inf, 0.0)
+    carried = _carry(log_probs, carrier, owed).mul_(alpha)
+    if smallest == -math.inf:
+        carried.masked_fill_(row.index_select(0, carrier.targets) == -math.inf, 0.0)
     share = 1 - alpha
     total = share + float(carried.sum())
-    return _Fused(largest, below, carried, share, total) if 0 < total < math.inf else None
+    return _Fused(largest, carried, share, total) if 0 < total < math.inf else None
 
 
 def _carry(log_probs: Tensor, carrier: Carrier, owed: OwedRows | None) -> Tensor:
@@ -129,17 +125,17 @@ def _winner(row: Tensor, fused: _Fused, carrier: Carrier, scratch: Tensor) -> in
     """The token of the largest P, the lowest id of equals: a target, or the LLM's own best."""
     if len(carrier.targets) == 0:
         return _own_best(row)
-    # p_l is at most that, whatever the rest of the row sums up to: a plug-in that is certain enough wins
-    # without a sum over all V_l.
-    most = fused.below.exp()
     carried, slot = fused.carried.max(dim=0)
     if carried > fused.share:
-        bounds = torch.add(fused.carried, most, alpha=fused.share)
-        bounds[slot] = fused.share
-        if carried > bounds.amax() * (1 + _ROUNDING):
+        fused.carried[slot] = 0.0
+        rival = fused.carried.amax() + fused.share
+        fused.carried[slot] = carried
+        # Were all of the LLM's share the rival's, it would not win: no need to look at the LLM's row.
+        if carried > rival * (1 + _ROUNDING):
             return int(carrier.targets[slot])
     own_value = fused.share / _sum_of_exps(row, fused.largest, scratch)
-    value, slot = most.mul_(own_value).add_(fused.carried).max(dim=0)
+    at_targets = _below(row, fused, carrier).exp_().mul_(own_value)
+    value, slot = at_targets.add_(fused.carried).max(dim=0)
     winner, helped = int(carrier.targets[slot]), bool(fused.carried[slot] > 0)
     if not helped or own_value >= value:
         own = _own_best(row)
@@ -147,6 +143,11 @@ def _winner(row: Tensor, fused: _Fused, carrier: Carrier, scratch: Tensor) -> in
         if not helped or own_value > value or own < winner:
             return own
     return winner
+
+
+def _below(row: Tensor, fused: _Fused, carrier: Carrier) -> Tensor:
+    """(u,) float32, the logits at the targets less the largest of all."""
+    return row.index_select(0, carrier.targets).to(torch.float32).sub_(fused.largest)
 
 
 def _own_best(row: Tensor) -> int:
@@ -163,7 +164,8 @@ def _write_log_p(row: Tensor, fused: _Fused, carrier: Carrier, scratch: Tensor) 
     log_share = max(FLOOR, math.log(fused.share)) if fused.share else FLOOR
     shift = log_share - total - math.log(_sum_of_exps(row, fused.largest, scratch))
     log_p = scratch.copy_(row).sub_(fused.largest).add_(shift)
-    log_p[carrier.targets] = torch.logaddexp(fused.below + shift, fused.carried.log().sub_(total))
+    below = _below(row, fused, carrier).add_(shift)
+    log_p[carrier.targets] = torch.logaddexp(below, fused.carried.log().sub_(total))
     if row.dtype != torch.float32:
         # An allowed token must not become a masked one.
         log_p.clamp_(min=torch.finfo(row.dtype).min).masked_fill_(row == -math.inf, -math.inf)
