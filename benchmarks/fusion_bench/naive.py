@@ -7,13 +7,15 @@ original does not do: the baseline is the faster for it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from fusion_bench.inputs import Inputs
 from torch import Tensor
 
 from onceedit_vllm.fusion.reference import BETAS, COSINE_STEPS, EPS, LOWEST_RATE, WEIGHT_DECAY
+
+if TYPE_CHECKING:
+    from fusion_bench.inputs import Inputs
 
 
 class Matrices(NamedTuple):
