@@ -29,20 +29,17 @@ class Side:
     Attributes:
         name: What messages call it.
         folder: Where its tokenizer and config are.
-        load: Maps the unedited input embeddings, (rows, d), from their file: until a row is looked at,
-            only their shape has been read.
+        stored: (rows, d) the unedited input embeddings, mapped from their file: until a row is looked
+            at, only their shape has been read.
+        load: Maps them once more.
         size: V, the number of logits; at least ``rows``.
     """
 
     name: str
     folder: Path
+    stored: Tensor
     load: Callable[[], Tensor]
     size: int
-
-    @cached_property
-    def stored(self) -> Tensor:
-        """(rows, d) the embeddings as they are stored."""
-        return self.load()
 
     @property
     def width(self) -> int:
@@ -105,10 +102,10 @@ def plugin_side(pack: EditPack | str | Path) -> Side:
         from onceedit_vllm.pack import EditPack
 
         pack = EditPack.load(pack)
-    rows = len(pack.base_embeddings())
+    stored = pack.base_embeddings()
     configured = int(read_config(pack.model_dir).get("vocab_size", 0))
-    size = max(rows, pack.manifest.weight_token_id + 1, configured)
-    return Side("plug-in", pack.model_dir, pack.base_embeddings, size)
+    size = max(len(stored), pack.manifest.weight_token_id + 1, configured)
+    return Side("plug-in", pack.model_dir, stored, pack.base_embeddings, size)
 
 
 def llm_side(llm: str | Path, *, progress: bool) -> Side:
@@ -124,5 +121,5 @@ def llm_side(llm: str | Path, *, progress: bool) -> Side:
     if Path(llm).expanduser().is_file():
         raise BadInputError(f"{llm} is a file; an LLM is given as a folder, a name or a hub id")
     folder = resolve_model(llm, progress=progress)
-    load = partial(load_embeddings, folder)
-    return Side(f"LLM {llm}", folder, load, len(load()))
+    stored = load_embeddings(folder)
+    return Side(f"LLM {llm}", folder, stored, partial(load_embeddings, folder), len(stored))
