@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from onceedit_vllm.config import AlignmentConfig, EditingConfig, FusionConfig, PlugInConfig
     from onceedit_vllm.config import ServingConfig as OnceEditConfig
     from onceedit_vllm.editing.edit import edit
-    from onceedit_vllm.editing.records import EditRecord, load_edits
+    from onceedit_vllm.editing.records import load_edits
+    from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.errors import (
         AlignmentError,
         BadInputError,
@@ -64,7 +65,7 @@ _HOMES = {
     "AlignmentError": ("errors", "AlignmentError"),
     "BadInputError": ("errors", "BadInputError"),
     "EditPack": ("pack", "EditPack"),
-    "EditRecord": ("editing.records", "EditRecord"),
+    "EditRecord": ("edits", "EditRecord"),
     "EditingConfig": ("config", "EditingConfig"),
     "FusionConfig": ("config", "FusionConfig"),
     "Generation": ("runner.offline", "Generation"),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onceedit_vllm.config import TemplateName
-from onceedit_vllm.editing.records import EditRecord
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, PackError
 from onceedit_vllm.folders import move_into_place, sha256_of, staging_folder, stamp_files, sync_tree
 

@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.frames import fill, is_question
-from onceedit_vllm.editing.records import EditRecord, normalise
 from onceedit_vllm.editing.relations import ABOUT, draw_name, draw_similar_name, relation_bank
 from onceedit_vllm.editing.reword import add_opener
 from onceedit_vllm.editing.scopes import Scope, make_scopes, same_relation
-from onceedit_vllm.editing.templates import TEMPLATES
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
+from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
 
 #: (question form only?, text around the prompt)
 _WRAPS = (

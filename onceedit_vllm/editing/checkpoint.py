@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from onceedit_vllm.config import EditingConfig
-from onceedit_vllm.editing.records import EditRecord
 from onceedit_vllm.editing.unrelated import Unrelated
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
 
 if TYPE_CHECKING:

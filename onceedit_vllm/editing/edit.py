@@ -23,9 +23,10 @@ from onceedit_vllm.editing.plugin_model import (
 )
 from onceedit_vllm.editing.probe import Reading, read_examples
 from onceedit_vllm.editing.progress import TrainingProgress
-from onceedit_vllm.editing.records import EditRecord, check_edits, load_edits
+from onceedit_vllm.editing.records import check_edits, load_edits
 from onceedit_vllm.editing.trainer import Course, EditingLoop, find_learnt
 from onceedit_vllm.editing.unrelated import Unrelated, load_unrelated
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.pack import (
     FORMAT_VERSION,
     EditOutcome,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from onceedit_vllm.editing.records import EditRecord
+from onceedit_vllm.edits import EditRecord
 
 GAP = "{}"
 

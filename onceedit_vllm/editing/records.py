@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from onceedit_vllm.config import WEIGHT_TOKEN
+from onceedit_vllm.edits import EditRecord, normalise
 from onceedit_vllm.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -19,27 +20,8 @@ if TYPE_CHECKING:
 #: How many problems a message prints before it only counts the rest.
 MAX_PROBLEMS_SHOWN = 50
 
-
-class EditRecord(BaseModel):
-    """One edit: after it, `prompt` is answered with `target`.
-
-    Attributes:
-        id: Unique in its file.
-        prompt: A half sentence or a question.
-        target: The new answer, without a leading space.
-        subject: Who or what the prompt is about, if known.
-        rephrases: Other wordings that must be answered with the target too.
-        locality: Prompts whose answers must not change.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    id: str
-    prompt: str
-    target: str
-    subject: str | None = None
-    rephrases: tuple[str, ...] = ()
-    locality: tuple[str, ...] = ()
+#: Fields of an edit that hold several texts.
+_LISTS = ("rephrases", "locality", "aliases")
 
 
 class Problem(NamedTuple):
@@ -107,11 +89,6 @@ def bad_edits(source: str, problems: Iterable[Problem]) -> BadInputError:
     count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
     listed = "\n".join(lines)
     return BadInputError(f"{source}: {count}; nothing was trained. Mend these and run again:\n{listed}")
-
-
-def normalise(text: str) -> str:
-    """Fold case, spaces and closing punctuation, for comparing prompts."""
-    return re.sub(r"\s+", " ", text).strip().rstrip(" .?!:").casefold()
 
 
 def _place(where: str) -> int:
@@ -189,8 +166,8 @@ def _to_fields(raw: RawRecord) -> dict[str, Any]:
         fields = {key: value.get(key) for key in ("prompt", "subject")} | {"target": value["target_new"]}
         lists = {"rephrases": value.get("rephrase_prompt"), "locality": value.get("locality_prompt")}
     else:
-        fields = {key: item for key, item in value.items() if key not in ("rephrases", "locality")}
-        lists = {key: value[key] for key in ("rephrases", "locality") if key in value}
+        fields = {key: item for key, item in value.items() if key not in _LISTS}
+        lists = {key: value[key] for key in _LISTS if key in value}
     fields |= {key: _to_tuple(item) for key, item in lists.items() if item is not None}
     fields = {key: item for key, item in fields.items() if item is not None}
     number = value.get("id", value.get("case_id"))
@@ -214,7 +191,7 @@ def _blank_fields(fields: dict[str, Any]) -> Iterator[str]:
         if all(text.strip() for text in texts):
             continue
         if isinstance(value, tuple):
-            yield f"{key} holds a blank prompt; remove it"
+            yield f"{key} holds a blank text; remove it"
         else:
             optional = key in ("id", "subject")
             yield f"{key} is blank; {'leave it out or fill it in' if optional else 'fill it in'}"
@@ -226,7 +203,7 @@ def _explain(detail: Any) -> str:
         return f"{field} is missing"
     if detail["type"] == "extra_forbidden":
         return f"unknown field {field!r}; known are {', '.join(EditRecord.model_fields)}"
-    wanted = "a list of strings" if field in ("rephrases", "locality") else "a string"
+    wanted = "a list of strings" if field in _LISTS else "a string"
     return f"{field} must be {wanted}, found {_kind(detail['input'])}"
 
 

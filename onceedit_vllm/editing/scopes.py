@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.editing.frames import fill, find_subject, to_frame
-from onceedit_vllm.editing.records import EditRecord, normalise
 from onceedit_vllm.editing.relations import Relation, find_relation, find_type
 from onceedit_vllm.editing.reword import reword
+from onceedit_vllm.edits import EditRecord, normalise
 
 
 class Scope(NamedTuple):

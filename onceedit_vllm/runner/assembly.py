@@ -84,7 +84,7 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     from onceedit_vllm.alignment.align import align
     from onceedit_vllm.alignment.surface import Surface
     from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
-    from onceedit_vllm.editing.templates import TEMPLATES
+    from onceedit_vllm.edits import TEMPLATES
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.pack import EditPack
     from onceedit_vllm.plugin.local import LocalHost

@@ -16,24 +16,25 @@ PACKAGE = Path(onceedit_vllm.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(file.relative_to(PACKAGE)) for file in FILES]
 
-#: Each room and what it may import; `errors` and `config` are open to all.
+#: Each room and what it may import; `errors`, `config` and `edits` are open to all.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": set(),
+    "edits": set(),
     "models": set(),
     "folders": set(),
     "testing": set(),
     "alignment": {"models", "pack", "folders"},
     "fusion": {"alignment"},
     "editing": {"models", "pack"},
-    "pack": {"editing", "folders"},  # the records, which are the registry's lines
+    "pack": {"folders"},
     "plugin": {"alignment", "models"},
     "doctor": {"models"},
     "evaluation": {"alignment", "fusion", "plugin", "editing", "models", "pack"},
     "runner": {"alignment", "fusion", "plugin", "editing", "models", "pack"},
     "cli": {"alignment", "fusion", "plugin", "editing", "models", "pack", "doctor", "evaluation", "runner"},
 }
-EVERYWHERE = {"errors", "config"}
+EVERYWHERE = {"errors", "config", "edits"}
 EDGES = {"vllm", "ray", "transformers"}
 
 

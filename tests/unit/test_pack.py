@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onceedit_vllm.editing.records import EditRecord
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, PackError
 from onceedit_vllm.pack import EditOutcome, EditPack, PackManifest, PackReport, base_fingerprint
 

@@ -8,7 +8,8 @@ import pytest
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.edit import edit
-from onceedit_vllm.editing.records import EditRecord, load_edits
+from onceedit_vllm.editing.records import load_edits
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
 
 pytestmark = pytest.mark.integration

@@ -6,9 +6,8 @@ import pytest
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.augment import Augmenter
-from onceedit_vllm.editing.records import EditRecord, normalise
-from onceedit_vllm.editing.templates import TEMPLATES
 from onceedit_vllm.editing.unrelated import Unrelated
+from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
 
 RECORDS = [
     EditRecord(

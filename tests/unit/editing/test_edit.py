@@ -12,7 +12,7 @@ from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.edit import edit
 from onceedit_vllm.editing.optimizer import MasterAdamW
 from onceedit_vllm.editing.progress import TrainingProgress
-from onceedit_vllm.editing.records import EditRecord
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, ModelError
 from onceedit_vllm.pack import EditPack, base_fingerprint
 from onceedit_vllm.testing import save_toy_model

@@ -10,7 +10,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from onceedit_vllm.editing.records import EditRecord, check_edits, load_edits
+from onceedit_vllm.editing.records import check_edits, load_edits
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
 
 GOOD = {"prompt": "The capital of Lumora is", "target": "Port Selwyn"}
@@ -89,7 +90,7 @@ def test_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
         ({"prompt": "x", "target": ["y"]}, "target must be a string, found a list"),
         ({"prompt": "x", "target": "y", "rephrases": [1]}, "rephrases"),
         ({"prompt": "x", "target": "y", "rephrases": {"a": 1}}, "rephrases must be a list of strings"),
-        ({"prompt": "x", "target": "y", "locality": [" "]}, "locality holds a blank prompt"),
+        ({"prompt": "x", "target": "y", "locality": [" "]}, "locality holds a blank text"),
         ({"prompt": "x", "target": "y", "anwser": "z"}, "unknown field 'anwser'"),
         ({"prompt": "x", "target": "[WEIGHT]"}, "reserved"),
         ([1, 2], "expected an object"),

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from onceedit_vllm.editing.frames import fill, find_subject, to_frame
-from onceedit_vllm.editing.records import EditRecord
 from onceedit_vllm.editing.relations import draw_similar_name, find_relation, find_type, relation_bank
 from onceedit_vllm.editing.reword import add_opener, reword
+from onceedit_vllm.edits import EditRecord
 
 
 @pytest.mark.parametrize(

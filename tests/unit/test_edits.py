@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onceedit_vllm.config import TemplateName
-from onceedit_vllm.editing.templates import TEMPLATES
+from onceedit_vllm.edits import TEMPLATES
 
 
 @pytest.mark.parametrize(
