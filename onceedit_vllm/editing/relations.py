@@ -103,6 +103,11 @@ def find_type(subject: str) -> str | None:
     return "person" if subject.split()[0] in _names()["first"] and " " in subject else None
 
 
+def bank_names() -> list[str]:
+    """Every name that :func:`draw_name` and :func:`draw_similar_name` take or build names from."""
+    return [name for names in _names().values() for name in names]
+
+
 def draw_name(kind: str | None, rng: random.Random) -> str:
     """A name of the given type, or of any type; half of the persons are made up."""
     names = _names()

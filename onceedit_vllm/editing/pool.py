@@ -1,0 +1,158 @@
+"""Everything that training and calibration can put before a plug-in, so that nothing of it is evaluated.
+
+The bank fills frames with names, so the texts are too many to list. They are known by their frames all
+the same: a text is looked up with each name in it taken out, in the words that remain when case, accents,
+punctuation and articles are folded away.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, get_args
+
+from onceedit_vllm.config import EditingConfig
+from onceedit_vllm.editing.frames import GAP
+from onceedit_vllm.editing.relations import ABOUT, bank_names, relation_bank
+from onceedit_vllm.editing.reword import HALF_SENTENCE_OPENERS, QUESTION_OPENERS, reword
+from onceedit_vllm.editing.scopes import make_scopes
+from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
+from onceedit_vllm.edits import EditRecord
+
+How = Literal["equal", "contained", "nearly the same"]
+Words = tuple[str, ...]
+
+_WORD = re.compile(r"\{\}|\w+")
+_ARTICLES = frozenset(("a", "an", "the"))
+#: Shorter texts are compared as they are: of "{} is" one word is half.
+_LEAST_WORDS = 4
+_LAST_SENTENCE = re.compile(r"(?<=[.?!:])\s+(?=\S)|\n+")
+
+
+class Overlap(NamedTuple):
+    """A text that is not apart from the pool.
+
+    Attributes:
+        text: The text asked about.
+        how: It equals a text of the pool, stands in one, or differs from one by a word.
+        frame: That text's words, with `{}` for a name.
+    """
+
+    text: str
+    how: How
+    frame: str
+
+
+class TextPool:
+    """The texts of one training, by their frames.
+
+    Args:
+        records: The edits that are trained.
+        unrelated: The prompts outside them; None for the project's own set.
+        config: Settings of the stage.
+    """
+
+    def __init__(
+        self, records: Sequence[EditRecord], unrelated: Sequence[Unrelated] | None, config: EditingConfig
+    ) -> None:
+        frames = {words_of(frame) for frame in _frames(records, config)}
+        frames |= {words_of(item.prompt) for item in (*(unrelated or ()), *default_unrelated())}
+        self._openers = {words_of(opener) for opener in (*HALF_SENTENCE_OPENERS, *QUESTION_OPENERS)}
+        self._frames = {frame for frame in frames if frame}
+        self._nearly = {near for frame in self._frames for near in _nearly(frame)}
+        self._runs = {run for frame in self._frames for run in _runs(frame)}
+        self._names = _Names(records)
+
+    def find(self, text: str) -> Overlap | None:
+        """How a text overlaps with the pool; None where it is apart.
+
+        A context or an opener in front makes no new text: what is left without them is looked up too.
+        """
+        whole = words_of(text)
+        last = words_of(_LAST_SENTENCE.split(text.strip())[-1])
+        parts = dict.fromkeys((whole, last, *self._without_opener(whole), *self._without_opener(last)))
+        frames = [frame for part in parts for frame in self._names.taken_out_of(part)]
+        found = [Overlap(text, how, " ".join(frame)) for frame in frames if (how := self._overlap(frame))]
+        return min(found, key=lambda overlap: get_args(How).index(overlap.how), default=None)
+
+    def overlaps(self, texts: Iterable[str]) -> list[Overlap]:
+        """Those of some texts that are not apart."""
+        return [found for text in texts if (found := self.find(text)) is not None]
+
+    def _without_opener(self, words: Words) -> Iterator[Words]:
+        for opener in self._openers:
+            if words[: len(opener)] == opener:
+                yield words[len(opener) :]
+
+    def _overlap(self, frame: Words) -> How | None:
+        if frame in self._frames:
+            return "equal"
+        if len(frame) >= _LEAST_WORDS:
+            if frame in self._runs:
+                return "contained"
+            if not self._nearly.isdisjoint(_nearly(frame)):
+                return "nearly the same"
+        return None
+
+
+def words_of(text: str) -> Words:
+    """The words of a text, folded; a gap stays a word."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    words = _WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))
+    return tuple(word for word in words if word not in _ARTICLES)
+
+
+def _frames(records: Sequence[EditRecord], config: EditingConfig) -> Iterator[str]:
+    """Every frame, and every text without a subject, that can be drawn for these edits."""
+    yield from ABOUT
+    for relation in relation_bank():
+        yield from _with_rewordings(relation.wordings)
+    for scope in make_scopes(records, config.seed):
+        own = (scope.frame,) if scope.frame else ()
+        yield from _with_rewordings((*own, *scope.frames, *scope.heldout))
+        yield scope.record.prompt
+        yield from scope.record.rephrases if config.train_on_rephrases else ()
+        yield from scope.record.locality if config.train_on_locality else ()
+
+
+def _with_rewordings(frames: Iterable[str]) -> Iterator[str]:
+    for frame in frames:
+        yield frame
+        yield from reword(frame)
+
+
+def _nearly(frame: Words) -> Iterator[Words]:
+    """A frame and all that is left of it without one word: two that differ by a word share one of these."""
+    yield frame
+    if len(frame) >= _LEAST_WORDS:
+        yield from (frame[:at] + frame[at + 1 :] for at in range(len(frame)))
+
+
+def _runs(frame: Words) -> Iterator[Words]:
+    """All that stands in a frame and is long enough to be somebody's prompt."""
+    for start in range(len(frame)):
+        yield from (frame[start:end] for end in range(start + _LEAST_WORDS, len(frame) + 1))
+
+
+class _Names:
+    """The names that frames are filled with: the bank's, those made up of two, and the edits' own."""
+
+    def __init__(self, records: Sequence[EditRecord]) -> None:
+        own = [name for r in records for name in (r.subject, r.target, *r.aliases) if name]
+        own += [scope.subject for scope in make_scopes(records, 0) if scope.subject]
+        self._names = {words_of(name) for name in (*bank_names(), *own)}
+        self._longest = max(map(len, self._names))
+        # A made-up or similar name keeps some words of another and takes the rest from these.
+        self._parts = {word for name in self._names for word in name}
+
+    def taken_out_of(self, words: Words) -> Iterator[Words]:
+        """The words as they are, and with each name in them replaced by the gap."""
+        yield words
+        for start in range(len(words)):
+            for end in range(start + 1, min(len(words), start + self._longest) + 1):
+                if self._is_name(words[start:end]):
+                    yield (*words[:start], GAP, *words[end:])
+
+    def _is_name(self, words: Words) -> bool:
+        return words in self._names or (len(words) > 1 and self._parts.issuperset(words))
