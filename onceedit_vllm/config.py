@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 MapKind = Literal["textual", "calibrated", "eq16", "deepen"]
 Matching = Literal["bytes", "string"]
 Solver = Literal["exact", "adamw"]
-TemplateName = Literal["none", "zsre", "counterfact"]
+TemplateName = Literal["none", "answer", "zsre", "counterfact"]
 
 #: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
 WEIGHT_TOKEN = "[WEIGHT]"
@@ -49,7 +49,9 @@ class EditingConfig(Settings):
     # Positives of all edits in one round of examples, spread evenly, but at least `min_copies` each.
     copies_per_round: int = Field(default=112, ge=1)
     min_copies: int = Field(default=5, ge=1)
-    unrelated_per_round: int = Field(default=28, ge=0)
+    unrelated_per_round: int = Field(default=14, ge=0)
+    # Share of the layers that are trained, from the top; the embeddings are not.
+    trained_share: float = Field(default=1.0, gt=0.0, le=1.0)
     # An answer is learnt when every token of it has at least this probability.
     learnt_probability: float = Field(default=0.9, gt=0.0, lt=1.0)
     # The records' own rephrases and locality prompts are for evaluation unless these say otherwise.

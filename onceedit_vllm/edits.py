@@ -57,6 +57,7 @@ class Template(NamedTuple):
 #: The space before "[Half Sentence]" is the paper's.
 TEMPLATES: dict[TemplateName, Template] = {
     "none": Template("", ""),
+    "answer": Template("", "\nAnswer:"),
     "zsre": Template("Answer this question:\n[Question]: ", "\n[Answer]:"),
     "counterfact": Template("Complete this half sentence.\n [Half Sentence]: ", "\n[Answer]:"),
 }

@@ -1,9 +1,10 @@
 """Training examples from edits: other wordings of each, and what must not be taken for one.
 
-Per edit and round: its prompt, the prompt behind unrelated sentences, other wordings of its
-relation, chat-like wraps; against them the same wordings with other subjects, the same subject
-in other relations, names like the subject's, the target itself, and unrelated prompts. Positives
-and negatives go through the same wraps, so that no surface form gives the label away.
+Served behind a scope by subject, the gate mostly has to tell the edited question about a subject from all
+other questions about it. So per edit and round: its prompt, other wordings of its relation, in the dress of
+real prompts (chats, contexts, openers, remarks); against them the same subject in other relations, the same
+wordings about others, also beside the subject's name, the target itself, and unrelated prompts. Positives
+and negatives are dressed alike, so that no surface form gives the label away.
 """
 
 from __future__ import annotations
@@ -13,22 +14,20 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.config import EditingConfig
-from onceedit_vllm.editing.frames import fill, is_question
-from onceedit_vllm.editing.relations import ABOUT, draw_name, draw_similar_name, relation_bank
-from onceedit_vllm.editing.reword import add_opener
+from onceedit_vllm.editing.dress import dress
+from onceedit_vllm.editing.frames import fill
+from onceedit_vllm.editing.relations import ABOUT, Relation, draw_name, draw_similar_name, relation_bank
 from onceedit_vllm.editing.scopes import Scope, make_scopes, same_relation
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
 
-#: (question form only?, text around the prompt)
-_WRAPS = (
-    (False, "user\n{}\nassistant\n"),
-    (False, "User: {}\nAssistant:"),
-    (True, "Question: {}\nAnswer:"),
-    (True, "Q: {}\nA:"),
-    (False, "system\nYou are a helpful assistant.\nuser\n{}\nassistant\n"),
-    (False, "user\n{}\nmodel\n"),
-)
+#: How often a wording is left as it is.
+_PLAIN = 0.5
+#: Mentions of a subject that is not asked about.
+_BESIDE = (
+    "I was reading about {}. ", "Unlike {}: ", "Not {} this time. ", "We already talked about {}. ",
+    "{} is one thing. ", "Forget {}. ", "After {}, another question. ",
+)  # fmt: skip
 
 
 class Example(NamedTuple):
@@ -48,10 +47,17 @@ class Example(NamedTuple):
 
 
 class Heldout(NamedTuple):
-    """Wordings and counter-examples that training never sees."""
+    """Wordings and counter-examples that training never sees.
+
+    Attributes:
+        positives: They ask for an edit.
+        same_subject: They name an edit's subject and ask for something else.
+        others: They name no edit's subject.
+    """
 
     positives: list[Example]
-    negatives: list[Example]
+    same_subject: list[Example]
+    others: list[Example]
 
 
 class Augmenter:
@@ -67,11 +73,6 @@ class Augmenter:
         rng.shuffle(pool)
         num_heldout = min(len(pool) // 5, 40)
         self._unrelated_heldout, self._unrelated = pool[:num_heldout], pool[num_heldout:]
-        self._sentences = [
-            f"{item.prompt} {item.target}."
-            for item in default_unrelated()
-            if item.target and not is_question(item.prompt) and "\n" not in item.prompt
-        ]
         self.scopes = make_scopes(records, config.seed)
         self._claimed = self._collect_claimed()
 
@@ -87,13 +88,8 @@ class Augmenter:
         found: list[Example] = []
         for index, scope in enumerate(self.scopes):
             copies = self.copies_per_edit if index not in learnt else -(-self.copies_per_edit // 2)
-            positives, neighbours = self._draw_pairs(scope, copies, rng)
-            positives += scope.record.rephrases if self._config.train_on_rephrases else ()
-            found += [self._positive(index, text) for text in positives]
-            others = [self._draw_negative(scope, rng) for _ in range(copies - len(neighbours) // 2)]
-            found += [self._negative(text) for text in (*neighbours, *others)]
-            if self._config.train_on_locality:
-                found += [self._negative(text) for text in scope.record.locality]
+            found += [self._positive(index, text) for text in self._draw_positives(scope, copies, rng)]
+            found += [self._negative(text) for text in self._draw_negatives(scope, copies, rng)]
         count = min(len(self._unrelated), max(self._config.unrelated_per_round, len(self.scopes)))
         found += [self._negative(item.prompt) for item in rng.sample(self._unrelated, count)]
         rng.shuffle(found)
@@ -107,15 +103,17 @@ class Augmenter:
     def heldout(self) -> Heldout:
         """What the gate is calibrated on, and what tells whether an edit is learnt."""
         rng = random.Random(f"heldout {self._config.seed}")
-        positives: list[Example] = []
-        negatives: list[Example] = []
+        found = Heldout([], [], [])
         for index, scope in enumerate(self.scopes):
             texts = [scope.say(frame) for frame in scope.heldout]
             texts = texts or [f"Quick reminder: {scope.record.prompt}"]
-            positives.extend(self._positive(index, text) for text in texts)
-            negatives.extend(self._negative(self._draw_negative(scope, rng, heldout=True)) for _ in range(4))
-        negatives.extend(self._negative(item.prompt) for item in self._unrelated_heldout)
-        return Heldout(positives, negatives)
+            found.positives.extend(self._positive(index, text) for text in texts)
+            asked = [self._other_question(scope, rng, heldout=True) for _ in range(6)]
+            found.same_subject.extend(self._negative(text) for text in self._unclaimed(asked))
+            asked = [self._swap_subject(scope, frame, rng) for frame in (scope.frame, *scope.heldout)]
+            found.others.extend(self._negative(text) for text in self._unclaimed(asked))
+        found.others.extend(self._negative(item.prompt) for item in self._unrelated_heldout)
+        return found
 
     def prompts(self) -> list[Example]:
         """Every edit's own prompt."""
@@ -126,64 +124,53 @@ class Augmenter:
     def _positive(self, index: int, text: str) -> Example:
         return Example(self._template.wrap(text), self.scopes[index].record.target, 1.0, index)
 
-    def _draw_pairs(self, scope: Scope, copies: int, rng: random.Random) -> tuple[list[str], list[str]]:
-        """Texts that ask for the edit, and for most of them the same text about somebody else.
+    def _draw_positives(self, scope: Scope, copies: int, rng: random.Random) -> list[str]:
+        """Texts that ask for the edit; the prompt comes first, as it is."""
+        texts = [scope.record.prompt] * (copies - 1)
+        if scope.frames and scope.frame:
+            frames = [rng.choice(scope.frames if rng.random() < 0.85 else (scope.frame,)) for _ in texts]
+            texts = [scope.say(frame) for frame in frames]
+        own = scope.record.rephrases if self._config.train_on_rephrases else ()
+        return [scope.record.prompt, *own, *(self._dress(text, rng) for text in texts)]
 
-        Only the subject tells the two apart, so the gate has to look at it. The prompt itself comes
-        first, as it is.
-        """
-        positives, neighbours = [scope.record.prompt], []
-        for number in range(copies):
-            frame = scope.frame
-            if scope.frames and number and rng.random() < 0.85:
-                frame = rng.choice(scope.frames)
-            text = scope.say(frame) if frame else scope.record.prompt
-            how = rng.random()
-            if number:
-                positives.append(self._surround(text, random.Random(how)))
-            neighbour = self._swap_subject(scope, frame, rng)
-            if neighbour and normalise(neighbour) not in self._claimed:
-                neighbours.append(self._surround(neighbour, random.Random(how), plain=0.6 if number else 1.0))
-        return positives, neighbours
-
-    def _surround(self, text: str, rng: random.Random, plain: float = 0.6) -> str:
-        """Leave a text as it is, or put an opener or a sentence before it or a chat around it."""
-        if rng.random() < plain:
-            return text
-        draw = rng.random()
-        if draw < 0.1:
-            return text.lower()
-        if draw < 0.4:
-            return add_opener(text, rng)
-        if draw < 0.75 or self._template.prefix:
-            return f"{rng.choice(self._sentences)} {text}"
-        only_questions, wrap = rng.choice(_WRAPS)
-        return wrap.replace("{}", text) if is_question(text) or not only_questions else text
+    def _dress(self, text: str, rng: random.Random) -> str:
+        return text if rng.random() < _PLAIN else dress(text, rng, chats=not self._template.prefix)
 
     # --- negatives ---------------------------------------------------------------------------
 
     def _negative(self, text: str) -> Example:
         return Example(self._template.wrap(text), None, 0.0, -1)
 
-    def _draw_negative(self, scope: Scope, rng: random.Random, *, heldout: bool = False) -> str:
-        for _ in range(20):
-            text = self._propose_negative(scope, rng, heldout)
-            if text and normalise(text) not in self._claimed:
-                return self._surround(text, rng, plain=1.0 if heldout else 0.6)
-        return rng.choice(self._unrelated or self._unrelated_heldout or default_unrelated()).prompt
+    def _draw_negatives(self, scope: Scope, copies: int, rng: random.Random) -> list[str]:
+        """Texts that do not ask for it: mostly about the same subject."""
+        own = scope.record.locality if self._config.train_on_locality else ()
+        frames = (scope.frame, *scope.frames)
+        others = [self._swap_subject(scope, rng.choice(frames), rng) for _ in range(-(-copies // 4))]
+        beside = [self._name_beside(scope, rng.choice(frames), rng) for _ in range(-(-copies // 8))]
+        asked = [self._other_question(scope, rng) for _ in range(copies - len(beside))]
+        drawn = self._unclaimed([*asked, *others, *beside])
+        return [*own, *(self._dress(text, rng) for text in drawn)]
 
-    def _propose_negative(self, scope: Scope, rng: random.Random, heldout: bool) -> str | None:
+    def _unclaimed(self, texts: Sequence[str | None]) -> list[str]:
+        return [text for text in texts if text and normalise(text) not in self._claimed]
+
+    def _other_question(self, scope: Scope, rng: random.Random, *, heldout: bool = False) -> str | None:
+        """Another question about the subject; a few times about the target or about anybody."""
         draw = rng.random()
-        if scope.frame is None or scope.subject is None:
+        if scope.name is None:
             other = rng.choice(relation_bank())
             return _say(rng, other.wordings, draw_name(other.subject, rng))
-        if heldout and draw < 0.5:
-            return self._swap_subject(scope, rng.choice((scope.frame, *scope.heldout)), rng)
-        if draw < 0.75:
-            return self._swap_relation(scope, scope.name or scope.subject, rng)
-        if draw < 0.9:
-            return self._swap_relation(scope, scope.record.target, rng)
-        return self._swap_relation(scope, draw_name(scope.kind, rng), rng)
+        if heldout or draw < 0.85:
+            return self._swap_relation(scope, scope.name, rng, heldout=heldout)
+        name = scope.record.target if draw < 0.95 else draw_name(scope.kind, rng)
+        return self._swap_relation(scope, name, rng, heldout=False)
+
+    def _name_beside(self, scope: Scope, frame: str | None, rng: random.Random) -> str | None:
+        """The edited question about somebody else, with the subject named beside it."""
+        neighbour = self._swap_subject(scope, frame, rng)
+        if neighbour is None or scope.name is None:
+            return None
+        return rng.choice(_BESIDE).replace("{}", scope.name) + neighbour
 
     def _swap_subject(self, scope: Scope, frame: str | None, rng: random.Random) -> str | None:
         """The same question about somebody else: a neighbour."""
@@ -205,23 +192,31 @@ class Augmenter:
             for other in self.scopes
         )
 
-    def _swap_relation(self, scope: Scope, name: str, rng: random.Random) -> str | None:
-        """Another question about the same name."""
-        if rng.random() < 0.35:
-            return _say(rng, ABOUT, name)
-        if rng.random() < 0.3:
+    def _swap_relation(self, scope: Scope, name: str, rng: random.Random, *, heldout: bool) -> str | None:
+        """Another question about the name; training and calibration draw from relations of their own."""
+        if rng.random() < 0.4:
+            half = len(ABOUT) // 5
+            return _say(rng, ABOUT[:half] if heldout else ABOUT[half:], name)
+        if not heldout and rng.random() < 0.3:
             other = rng.choice(self.scopes)
             if other.frame and not same_relation(other, scope) and not self._is_edited(name, other):
                 return fill(rng.choice((other.frame, *other.frames)), name)
+        fitting = self._other_relations(scope, heldout=heldout)
+        return _say(rng, rng.choice(fitting).wordings, name) if fitting else None
+
+    def _other_relations(self, scope: Scope, *, heldout: bool) -> list[Relation]:
+        """Relations that fit the subject and that no edit of it asks for; a quarter is held out."""
         taken = [held.relation for held in self.scopes if held.relation and held.subject == scope.subject]
         fitting = [
             relation
             for relation in relation_bank()
-            if (scope.kind is None or relation.subject == scope.kind or rng.random() < 0.1)
+            if (scope.kind is None or relation.subject == scope.kind or scope.kind == "thing")
             and relation.wordings
             and not any(relation.is_close_to(edited) for edited in taken)
         ]
-        return _say(rng, rng.choice(fitting).wordings, name) if fitting else None
+        random.Random(f"relations {self._config.seed} {scope.record.id}").shuffle(fitting)
+        cut = len(fitting) // 4
+        return fitting[:cut] if heldout else fitting[cut:]
 
     def _collect_claimed(self) -> set[str]:
         """Every text that asks for an edit, as far as known; none of them may become a negative."""

@@ -105,16 +105,21 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
     return Batch(ids, mask, labels, gate, torch.tensor([example.label for example in examples]))
 
 
+def in_length_order(examples: Sequence[Encoded], batch_size: int) -> tuple[list[int], list[list[Encoded]]]:
+    """Batches from the shortest to the longest text, and each text's place in the order given."""
+    order = sorted(range(len(examples)), key=lambda index: len(examples[index].ids))
+    chosen = [examples[index] for index in order]
+    return order, [chosen[at : at + batch_size] for at in range(0, len(chosen), batch_size)]
+
+
 def make_batches(examples: Sequence[Encoded], batch_size: int, rng: random.Random) -> list[list[Encoded]]:
     """Cut into batches of similar lengths, in random order.
 
-    Sorting happens within groups of four batches only, so that a batch stays a mixture.
+    All of a round is sorted: positives and negatives go through the same wraps, so a batch is a mixture
+    at any length, and padding would be a third of the work otherwise.
     """
-    batches: list[list[Encoded]] = []
-    group = batch_size * 4
-    for start in range(0, len(examples), group):
-        ordered = sorted(examples[start : start + group], key=lambda example: len(example.ids))
-        batches.extend(ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size))
+    shuffled = rng.sample(examples, len(examples))
+    _, batches = in_length_order(shuffled, batch_size)
     rng.shuffle(batches)
     return batches
 

@@ -1,4 +1,4 @@
-"""The gate's threshold, from generated texts that training never saw."""
+"""The gate's thresholds, from generated texts that training never saw."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-#: Below it, alpha would not give the plug-in the larger share of Eq. 8; above, noise decides.
-LOWEST, HIGHEST = 0.5, 0.95
+#: With a subject named, few prompts are wrong and a missed edit is the likelier harm; without, alpha alone
+#: must keep all other traffic out. Above the highest, noise decides.
+LOWEST_WITH_SUBJECT, LOWEST_ALONE, HIGHEST = 0.1, 0.5, 0.95
 
 
 class Calibration(NamedTuple):
@@ -19,32 +20,59 @@ class Calibration(NamedTuple):
     reason: str
 
 
-def calibrate(positives: Sequence[float], negatives: Sequence[float]) -> Calibration:
-    """Choose the gate's threshold between the alphas of held-out positives and negatives.
+class Thresholds(NamedTuple):
+    """The gate's two thresholds.
 
-    Every cut between two neighbouring alphas is a candidate. A false opening costs three times a
-    missed one, because it changes an answer that was to stay untouched; among equal costs the
-    middle of the widest range wins, and it is kept within `LOWEST` and `HIGHEST`.
+    Attributes:
+        with_subject: For prompts that name an edit's subject.
+        alone: For all prompts, where alpha alone decides.
+    """
+
+    with_subject: Calibration
+    alone: Calibration
+
+
+def calibrate(
+    positives: Sequence[float], same_subject: Sequence[float], others: Sequence[float]
+) -> Thresholds:
+    """Choose both thresholds between the alphas of held-out positives and negatives.
 
     Args:
         positives: Alphas of texts that ask for an edit; at least one.
-        negatives: Alphas of texts that do not.
+        same_subject: Alphas of texts that name its subject and ask for something else.
+        others: Alphas of texts that do not name it.
     """
-    points = sorted({LOWEST, HIGHEST, *(a for a in (*positives, *negatives) if LOWEST < a < HIGHEST)})
+    return Thresholds(
+        _cut(positives, same_subject, LOWEST_WITH_SUBJECT, 1.0),
+        _cut(positives, (*same_subject, *others), LOWEST_ALONE, 3.0),
+    )
+
+
+def _cut(positives: Sequence[float], negatives: Sequence[float], lowest: float, weight: float) -> Calibration:
+    """The cut of least cost; among equal costs the middle of the widest range wins.
+
+    Every cut between two neighbouring alphas is a candidate. A false opening counts `weight` times a
+    missed one.
+    """
+    inside = (alpha for alpha in (*positives, *negatives) if lowest < alpha < HIGHEST)
+    points = sorted({lowest, HIGHEST, *inside})
     cuts = [(low + high) / 2 for low, high in pairwise(points)]
     widths = [high - low for low, high in pairwise(points)]
 
+    def rates(cut: float) -> tuple[float, float]:
+        found = sum(alpha >= cut for alpha in positives) / len(positives)
+        return found, sum(alpha >= cut for alpha in negatives) / max(1, len(negatives))
+
     def cost(cut: float) -> float:
-        missed = sum(alpha < cut for alpha in positives) / len(positives)
-        opened = sum(alpha >= cut for alpha in negatives) / max(1, len(negatives))
-        return missed + 3 * opened
+        found, opened = rates(cut)
+        return 1 - found + weight * opened
 
     best = min(range(len(cuts)), key=lambda at: (round(cost(cuts[at]), 9), -widths[at]))
     threshold = round(cuts[best], 4)
-    true_rate = sum(alpha >= threshold for alpha in positives) / len(positives)
-    false_rate = sum(alpha >= threshold for alpha in negatives) / max(1, len(negatives))
+    true_rate, false_rate = rates(threshold)
     reason = (
-        f"least cost (a false opening counts three times) on {len(positives)} held-out wordings of the edits "
-        f"and {len(negatives)} held-out prompts outside them: opens on {true_rate:.1%} and {false_rate:.1%}"
+        f"least cost (a false opening counts {weight:g} times) on {len(positives)} held-out wordings of the "
+        f"edits and {len(negatives)} held-out prompts outside them: opens on {true_rate:.1%} and "
+        f"{false_rate:.1%}"
     )
     return Calibration(threshold, true_rate, false_rate, reason)

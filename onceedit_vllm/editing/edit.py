@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from onceedit_vllm.config import EditingConfig
-from onceedit_vllm.editing.augment import Augmenter, Heldout
-from onceedit_vllm.editing.calibration import Calibration, calibrate
+from onceedit_vllm.editing.augment import Augmenter
 from onceedit_vllm.editing.checkpoint import Checkpoint, training_fingerprint
+from onceedit_vllm.editing.judge import Judge, Verdict
 from onceedit_vllm.editing.plugin_model import (
     EditablePlugIn,
     choose_compute_dtype,
@@ -21,20 +21,12 @@ from onceedit_vllm.editing.plugin_model import (
     load_plugin,
     load_tokenizer,
 )
-from onceedit_vllm.editing.probe import Reading, read_examples
 from onceedit_vllm.editing.progress import TrainingProgress
 from onceedit_vllm.editing.records import check_edits, load_edits
-from onceedit_vllm.editing.trainer import Course, EditingLoop, find_learnt
-from onceedit_vllm.editing.unrelated import Unrelated, load_unrelated
+from onceedit_vllm.editing.trainer import Course, EditingLoop
+from onceedit_vllm.editing.unrelated import load_unrelated
 from onceedit_vllm.edits import EditRecord
-from onceedit_vllm.pack import (
-    FORMAT_VERSION,
-    EditOutcome,
-    EditPack,
-    PackManifest,
-    PackReport,
-    check_out,
-)
+from onceedit_vllm.pack import FORMAT_VERSION, EditPack, PackManifest, PackReport, check_out
 
 _log = logging.getLogger(__name__)
 
@@ -79,16 +71,32 @@ def edit(
     tokenizer = load_tokenizer(folder)
     _check_with_tokenizer(edits, records, tokenizer)
     torch.manual_seed(config.seed)
-    base = load_plugin(folder, tokenizer, choose_compute_dtype(config.compute_dtype))
+    base = load_plugin(folder, tokenizer, choose_compute_dtype(config.compute_dtype), config.trained_share)
     checkpoint = Checkpoint(root, training_fingerprint(base.fingerprint, records, unrelated_items, config))
+    augmenter = Augmenter(records, unrelated_items, config)
+    judge = Judge(augmenter, config)
     try:
-        augmenter, loop, course = _train(base, records, unrelated_items, config, checkpoint, resume, progress)
-        pack = _write_pack(base, augmenter, loop, course, root, str(plugin), overwrite)
+        init_weight_row(base, augmenter.examples(0))
+        shown = TrainingProgress(len(records), visible=progress)
+        loop = EditingLoop(base, augmenter, judge, config, checkpoint, shown)
+        verdict = loop.run(resume=resume)
+        made = _Made(config, records, loop.course, verdict, judge.report(verdict))
+        pack = _write_pack(base, made, root, str(plugin), overwrite)
     except BaseException:
         checkpoint.discard_unfinished()
         raise
     checkpoint.discard()
     return pack
+
+
+class _Made(NamedTuple):
+    """What a training came to."""
+
+    config: EditingConfig
+    records: list[EditRecord]
+    course: Course
+    verdict: Verdict
+    report: PackReport
 
 
 def _check_with_tokenizer(edits: Any, records: list[EditRecord], tokenizer: Any) -> None:
@@ -98,92 +106,32 @@ def _check_with_tokenizer(edits: Any, records: list[EditRecord], tokenizer: Any)
         check_edits(records, tokenizer)
 
 
-def _train(
-    base: EditablePlugIn,
-    records: list[EditRecord],
-    unrelated: list[Unrelated] | None,
-    config: EditingConfig,
-    checkpoint: Checkpoint,
-    resume: bool,
-    progress: bool,
-) -> tuple[Augmenter, EditingLoop, Course]:
-    augmenter = Augmenter(records, unrelated, config)
-    init_weight_row(base, augmenter.examples(0))
-    shown = TrainingProgress(len(records), visible=progress)
-    loop = EditingLoop(base, augmenter, config, checkpoint, shown)
-    course = loop.run(resume=resume)
-    return augmenter, loop, course
-
-
-def _write_pack(
-    base: EditablePlugIn,
-    augmenter: Augmenter,
-    loop: EditingLoop,
-    course: Course,
-    root: Path,
-    base_model: str,
-    overwrite: bool,
-) -> EditPack:
-    report, calibration = measure(base, augmenter, loop.heldout, loop.config)
-    if report.num_learnt < len(report.edits):
-        missing = [outcome.id for outcome in report.edits if not outcome.learnt]
+def _write_pack(base: EditablePlugIn, made: _Made, root: Path, base_model: str, overwrite: bool) -> EditPack:
+    missing = [outcome.id for outcome in made.report.edits if not outcome.learnt]
+    if missing:
         _log.warning("not learnt: %s; train for more epochs, or see report.json", ", ".join(missing))
-    records = [scope.record for scope in augmenter.scopes]
+    with_subject, alone = made.verdict.thresholds
     manifest = PackManifest(
         format_version=FORMAT_VERSION,
         base_fingerprint=base.fingerprint,
         base_model=base_model,
         weight_token_id=base.weight_token_id,
-        template=loop.config.template,
-        threshold=calibration.threshold,
-        threshold_reason=calibration.reason,
-        training=_describe_training(loop.config, course),
+        template=made.config.template,
+        threshold=with_subject.threshold,
+        threshold_reason=f"with a subject: {with_subject.reason}; [WEIGHT] alone: {alone.reason}",
+        weight_threshold=alone.threshold,
+        training=_describe_training(made.config, made.course),
         versions={name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
         | {"onceedit-vllm": _own_version()},
     )
-    base.model.to(base.base_dtype)
     return EditPack.write(
         root,
         manifest=manifest,
-        edits=records,
-        report=report,
+        edits=made.records,
+        report=made.report,
         base_embeddings=base.base_embeddings,
-        save_model=lambda folder: _save_model(base, folder),
+        save_model=base.save,
         overwrite=overwrite,
-    )
-
-
-def measure(
-    base: EditablePlugIn, augmenter: Augmenter, heldout: Heldout, config: EditingConfig
-) -> tuple[PackReport, Calibration]:
-    """Calibrate the gate and find out what became of each edit, on texts kept out of training."""
-    prompts = augmenter.prompts()
-    examples = [*prompts, *heldout.positives, *heldout.negatives]
-    readings = read_examples(base.model, base.tokenizer, examples, base.weight_token_id)
-    cut = len(prompts) + len(heldout.positives)
-    calibration = calibrate(
-        [reading.alpha for reading in readings[:cut]], [reading.alpha for reading in readings[cut:]]
-    )
-    learnt = find_learnt(examples[:cut], readings[:cut], config.learnt_probability, calibration.threshold)
-    outcomes = []
-    for index, scope in enumerate(augmenter.scopes):
-        others = [
-            reading
-            for example, reading in zip(heldout.positives, readings[len(prompts) : cut], strict=True)
-            if example.edit == index
-        ]
-        outcomes.append(_outcome(scope.record.id, index in learnt, readings[index], others))
-    return PackReport(edits=tuple(outcomes)), calibration
-
-
-def _outcome(edit_id: str, learnt: bool, prompt: Reading, others: list[Reading]) -> EditOutcome:
-    return EditOutcome(
-        id=edit_id,
-        learnt=learnt,
-        prompt_probability=round(prompt.probability, 4),
-        heldout_probability=round(min(reading.probability for reading in others), 4),
-        prompt_alpha=round(prompt.alpha, 4),
-        heldout_alpha=round(min(reading.alpha for reading in others), 4),
     )
 
 
@@ -203,8 +151,3 @@ def _own_version() -> str:
         return metadata.version("onceedit-vllm")
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _save_model(base: EditablePlugIn, folder: Path) -> None:
-    base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)

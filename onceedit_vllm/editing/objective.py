@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -11,6 +11,8 @@ from onceedit_vllm.editing.batches import IGNORED, Batch, model_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from onceedit_vllm.editing.plugin_model import EditablePlugIn
 
 
 class Forward(NamedTuple):
@@ -33,14 +35,15 @@ class Losses(NamedTuple):
     gate: Tensor
 
 
-def run_forward(model: Any, batch: Batch, weight_token_id: int) -> Forward:
+def run_forward(plugin: EditablePlugIn, batch: Batch) -> Forward:
     """Run the plug-in over a batch; of its logits only the last K positions are made."""
     kept = batch.labels.shape[1]
-    logits: Tensor = model(**model_inputs(batch, model)).logits[:, -kept:].float()
+    with plugin.arithmetic():
+        logits: Tensor = plugin.model(**model_inputs(batch, plugin.model)).logits[:, -kept:].float()
     rows = torch.arange(logits.shape[0], device=logits.device)
-    gate_logits = logits[rows, batch.gate_position, weight_token_id]
+    gate_logits = logits[rows, batch.gate_position, plugin.weight_token_id]
     column = torch.zeros(logits.shape[-1], device=logits.device)
-    column[weight_token_id] = -torch.inf
+    column[plugin.weight_token_id] = -torch.inf
     return Forward(functional.log_softmax(logits + column, dim=-1), gate_logits)
 
 

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from onceedit_vllm.config import EditingConfig
+from onceedit_vllm.editing.dress import HALF_SENTENCE_OPENERS, QUESTION_OPENERS
 from onceedit_vllm.editing.frames import GAP
 from onceedit_vllm.editing.relations import ABOUT, bank_names, relation_bank
-from onceedit_vllm.editing.reword import HALF_SENTENCE_OPENERS, QUESTION_OPENERS, reword
+from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.editing.scopes import make_scopes
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import EditRecord
@@ -27,7 +28,7 @@ _WORD = re.compile(r"\{\}|\w+")
 _ARTICLES = frozenset(("a", "an", "the"))
 #: Shorter texts are compared as they are: of "{} is" one word is half.
 _LEAST_WORDS = 4
-_LAST_SENTENCE = re.compile(r"(?<=[.?!:])\s+(?=\S)|\n+")
+_BORDER = re.compile(r"(?<=[.?!:])\s+|\n+")
 
 
 class Overlap(NamedTuple):
@@ -67,11 +68,12 @@ class TextPool:
     def find(self, text: str) -> Overlap | None:
         """How a text overlaps with the pool; None where it is apart.
 
-        A context or an opener in front makes no new text: what is left without them is looked up too.
+        What is put around a prompt makes no new text: every sentence is looked up by itself too, and
+        without the opener it may have.
         """
-        whole = words_of(text)
-        last = words_of(_LAST_SENTENCE.split(text.strip())[-1])
-        parts = dict.fromkeys((whole, last, *self._without_opener(whole), *self._without_opener(last)))
+        sentences = (text, *_BORDER.split(text))
+        whole = dict.fromkeys(words for sentence in sentences if (words := words_of(sentence)))
+        parts = dict.fromkeys(part for words in whole for part in (words, *self._without_opener(words)))
         frames = [frame for part in parts for frame in self._names.taken_out_of(part)]
         found = [Overlap(text, how, " ".join(frame)) for frame in frames if (how := self._overlap(frame))]
         return min(found, key=lambda overlap: get_args(How).index(overlap.how), default=None)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from onceedit_vllm.editing.augment import Example
-from onceedit_vllm.editing.batches import IGNORED, Batch, collate, encode_example
+from onceedit_vllm.editing.batches import IGNORED, Batch, encode_example, in_length_order
 from onceedit_vllm.editing.objective import answer_log_probs, run_forward
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from onceedit_vllm.editing.plugin_model import EditablePlugIn, to_tensors
 
 
 class Reading(NamedTuple):
@@ -30,35 +28,25 @@ class Reading(NamedTuple):
     alpha: float
 
 
-def read_examples(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    weight_token_id: int,
-    batch_size: int = 32,
-) -> list[Reading]:
+@torch.no_grad()
+def read_examples(plugin: EditablePlugIn, examples: Sequence[Example], batch_size: int = 32) -> list[Reading]:
     """Measure texts, in their order.
 
     Teacher forcing decides `greedy` exactly: decoding follows the answer if and only if every next
     token of it is the most probable one.
     """
-    encoded = [encode_example(example, tokenizer) for example in examples]
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))
-    readings: dict[int, Reading] = {}
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = collate([encoded[index] for index in chosen], tokenizer.pad_token_id or 0)
-            batch = Batch(*(tensor.to(model.device) for tensor in batch))
-            readings.update(zip(chosen, _read(model, batch, weight_token_id), strict=True))
-    model.train(was_training)
-    return [readings[index] for index in range(len(examples))]
+    encoded = [encode_example(example, plugin.tokenizer) for example in examples]
+    order, batches = in_length_order(encoded, batch_size)
+    was_training = plugin.model.training
+    plugin.model.eval()
+    found = [reading for batch in batches for reading in _read(plugin, to_tensors(batch, plugin))]
+    plugin.model.train(was_training)
+    placed = dict(zip(order, found, strict=True))
+    return [placed[index] for index in range(len(examples))]
 
 
-def _read(model: Any, batch: Batch, weight_token_id: int) -> list[Reading]:
-    forward = run_forward(model, batch, weight_token_id)
+def _read(plugin: EditablePlugIn, batch: Batch) -> list[Reading]:
+    forward = run_forward(plugin, batch)
     known = batch.labels != IGNORED
     lowest = answer_log_probs(forward.log_probs, batch.labels).amin(-1).exp()
     right = ((forward.log_probs.argmax(-1) == batch.labels) | ~known).all(-1)

@@ -33,6 +33,11 @@ class TrainingProgress:
         with self._bar:
             yield
 
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if not self._bar.disable:
+            self._bar.console.print(text)
+
     def step(self, generation_loss: float, gate_loss: float, num_learnt: int) -> None:
         """One optimizer step is done."""
         losses = f"answers {generation_loss:.3f}  gate {gate_loss:.3f}  learnt {num_learnt}/{self._num_edits}"

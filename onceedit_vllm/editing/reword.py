@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Iterator
 
-from onceedit_vllm.editing.frames import GAP, OPENERS, PERSON_NOUN, is_question
+from onceedit_vllm.editing.dress import lower_first
+from onceedit_vllm.editing.frames import GAP, PERSON_NOUN
 from onceedit_vllm.editing.verbs import INFINITIVES, PARTICIPLES
 
 _CLASS = (
@@ -18,16 +18,6 @@ _BE = r"(?P<be>is|was|are|were)"
 _OF_GAP = r"(?P<of>of|for|in) (?P<the>the )?\{\}"
 _CALLED = r"( the| called| named)?"
 
-#: Said in front of a half sentence or a question without changing what is asked.
-HALF_SENTENCE_OPENERS = (
-    "It is known that ", "In fact, ", "Fact: ", "Complete the sentence: ", "As far as I know, ",
-    "According to the latest news, ", "Everyone knows that ", "Remember that ", "Today, ",
-)  # fmt: skip
-QUESTION_OPENERS = (
-    "Please tell me: ", "Quick question: ", "I have a question. ", "Answer briefly: ",
-    "I would like to know: ", "Do you know this? ", "Hey, ",
-)  # fmt: skip
-
 
 def reword(frame: str) -> list[str]:
     """Frames that ask the same as this one; empty where no rule fits. Never the frame itself."""
@@ -38,18 +28,6 @@ def reword(frame: str) -> list[str]:
         for rule in _RULES:
             found.extend(rule(form))
     return [other for other in dict.fromkeys(found) if other != frame and other.count(GAP) == 1]
-
-
-def add_opener(text: str, rng: random.Random) -> str:
-    """Put a few words in front of a prompt that do not change what is asked."""
-    opener = rng.choice(QUESTION_OPENERS if is_question(text) else HALF_SENTENCE_OPENERS)
-    return opener + (text if opener.endswith((": ", ". ", "? ")) else _lower_first(text))
-
-
-def _lower_first(frame: str) -> str:
-    """Lower the first letter of a function word; names keep their capital."""
-    first = frame.split(" ", 1)[0]
-    return frame[:1].lower() + frame[1:] if first.rstrip(",") in OPENERS else frame
 
 
 def _upper_first(text: str) -> str:
@@ -107,7 +85,7 @@ def _who_rule(frame: str) -> Iterator[str]:
     if match:
         verb = match["verb"].lower()
         past = {participle: simple for simple, participle in PARTICIPLES.items()}.get(verb, verb)
-        yield from _say_who(past, verb, _lower_first(match["rest"]))
+        yield from _say_who(past, verb, lower_first(match["rest"]))
 
 
 def _say_who(past: str, participle: str, rest: str) -> Iterator[str]:
@@ -131,7 +109,7 @@ def _place_rule(frame: str) -> Iterator[str]:
         re.IGNORECASE,
     )
     if match:
-        rest, be, verb, at = _lower_first(match["rest"]), match["be"], match["verb"] or "", match["at"]
+        rest, be, verb, at = lower_first(match["rest"]), match["be"], match["verb"] or "", match["at"]
         if at in ("in", "at", "on"):
             yield f"Where {be} {rest}{verb}?"
             yield f"Can you tell me where {rest} {be}{verb}?"
@@ -154,12 +132,12 @@ def _verb_rule(frame: str) -> Iterator[str]:
         r"^(?P<rest>(?:the )?(?:\w+ )?\{\}) (?P<verb>\w+?s)(?P<tail>( \w+){0,5})$", frame, re.IGNORECASE
     )
     if match and match["verb"] not in ("is", "was", "has", "does"):
-        yield from _say_verb(_lower_first(match["rest"]), "does", match["verb"], match["tail"])
+        yield from _say_verb(lower_first(match["rest"]), "does", match["verb"], match["tail"])
     match = re.match(
         r"^(?P<rest>(?:the )?(?:\w+ )?\{\}) (?P<verb>\w+)(?P<tail>( [\w.]+){0,6})$", frame, re.IGNORECASE
     )
     if match and (match["verb"] in INFINITIVES or match["verb"].endswith("ed")):
-        yield from _say_verb(_lower_first(match["rest"]), "did", match["verb"], match["tail"])
+        yield from _say_verb(lower_first(match["rest"]), "did", match["verb"], match["tail"])
 
 
 def _say_verb(rest: str, helper: str, verb: str, tail: str) -> Iterator[str]:

@@ -30,27 +30,32 @@ def test_rounds_repeat_under_a_seed_and_differ_otherwise() -> None:
     assert make(seed=3).examples(1) != make(seed=3).examples(2)
 
 
-def test_every_edit_has_its_prompt_and_as_many_negatives_as_positives() -> None:
+def test_every_edit_has_its_prompt_and_about_as_many_negatives_as_positives() -> None:
     augmenter = make()
     examples = augmenter.examples(0)
     texts = [example.text for example in examples if example.label == 1.0]
     assert all(record.prompt in texts for record in RECORDS)
     copies = augmenter.copies_per_edit * len(RECORDS)
     assert len(texts) == copies
-    assert sum(example.label == 0.0 for example in examples) >= copies
+    assert sum(example.label == 0.0 for example in examples) >= 0.8 * copies
 
 
-def test_positives_have_twins_that_differ_in_the_subject_only() -> None:
-    examples = make().examples(0)
-    negatives = {example.text for example in examples if example.label == 0.0}
-    mine = [example.text for example in examples if example.edit == 0 and "Lumora" in example.text]
-    parts = [text.split("Lumora", 1) for text in mine]
-    twins = [
-        any(other.startswith(head) and other.endswith(tail) for other in negatives)
-        for head, tail in parts
-        if head
-    ]
-    assert sum(twins) > len(twins) / 2
+def test_most_counter_examples_name_a_subject_and_some_the_same_wording_with_another() -> None:
+    examples = make([RECORDS[0]]).examples(0)
+    negatives = [example.text for example in examples if example.label == 0.0]
+    assert sum("lumora" in text.lower() for text in negatives) > len(negatives) / 2
+    asked = [text for text in negatives if "capital" in text.lower()]
+    assert asked
+    # Only where the subject stands beside the question may both be in one text.
+    assert all("lumora" not in text.lower().split(". ")[-1].split(": ")[-1] for text in asked)
+
+
+def test_calibration_asks_for_relations_that_training_does_not() -> None:
+    augmenter = make()
+    held = {example.text for example in augmenter.heldout().same_subject}
+    assert held
+    trained = {example.text for number in range(8) for example in augmenter.examples(number)}
+    assert not held & trained
 
 
 def test_no_negative_asks_for_an_edit() -> None:
@@ -120,4 +125,4 @@ def test_any_number_of_edits_works(count: int) -> None:
     records = [EditRecord(id=str(n), prompt=f"The zorb of Arv{n} is", target="x") for n in range(count)]
     augmenter = make(records)
     assert {example.edit for example in augmenter.examples(0)} == {-1, *range(count)}
-    assert augmenter.heldout().negatives
+    assert augmenter.heldout().others

@@ -21,7 +21,7 @@ from onceedit_vllm.testing import save_toy_model, toy_sentencepiece_tokenizer
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> EditablePlugIn:
     folder = save_toy_model(tmp_path_factory.mktemp("toy") / "llama")
-    return load_plugin(folder, load_tokenizer(folder), torch.float32)
+    return load_plugin(folder, load_tokenizer(folder))
 
 
 EXAMPLES = [
@@ -70,7 +70,7 @@ def test_padded_batch_equals_single_examples(plugin: EditablePlugIn) -> None:
     """The batched losses are those of the slow way: one unpadded text at a time, all logits."""
     encoded = [encode_example(example, plugin.tokenizer) for example in EXAMPLES]
     batch = collate(encoded, plugin.tokenizer.pad_token_id or 0)
-    losses = joint_loss(run_forward(plugin.model.eval(), batch, plugin.weight_token_id), batch, 0.8)
+    losses = joint_loss(run_forward(plugin, batch), batch, 0.8)
     answer_losses, gate_losses = [], []
     for example in encoded:
         logits = plugin.model(input_ids=torch.tensor([example.ids])).logits[0].detach().float()
@@ -89,7 +89,7 @@ def test_padded_batch_equals_single_examples(plugin: EditablePlugIn) -> None:
 
 def test_a_batch_without_answers_has_a_finite_loss(plugin: EditablePlugIn) -> None:
     batch = collate([encode_example(EXAMPLES[1], plugin.tokenizer)], 0)
-    losses = joint_loss(run_forward(plugin.model, batch, plugin.weight_token_id), batch, 0.8)
+    losses = joint_loss(run_forward(plugin, batch), batch, 0.8)
     assert losses.generation.item() == 0.0
     assert (batch.labels == IGNORED).all()
     assert torch.isfinite(losses.total)
@@ -101,14 +101,14 @@ def test_reading_keeps_the_order_and_agrees_with_generation(plugin: EditablePlug
     written = model.generate(
         **prompt, max_new_tokens=3, do_sample=False, suppress_tokens=[plugin.weight_token_id], pad_token_id=0
     )[0, prompt["input_ids"].shape[1] :]
-    readings = read_examples(model, plugin.tokenizer, EXAMPLES, plugin.weight_token_id, batch_size=2)
-    alone = [read_examples(model, plugin.tokenizer, [e], plugin.weight_token_id)[0] for e in EXAMPLES]
+    readings = read_examples(plugin, EXAMPLES, batch_size=2)
+    alone = [read_examples(plugin, [e])[0] for e in EXAMPLES]
     for reading, single in zip(readings, alone, strict=True):
         assert reading.alpha == pytest.approx(single.alpha, abs=1e-5)
         assert reading.probability == pytest.approx(single.probability, abs=1e-5)
     assert readings[1].probability == 1.0
     wrong = Example("Hello", plugin.tokenizer.decode(written[:1]) + "zzz", 1.0, 0)
-    assert not read_examples(model, plugin.tokenizer, [wrong], plugin.weight_token_id)[0].greedy
+    assert not read_examples(plugin, [wrong])[0].greedy
 
 
 def test_batches_hold_every_example_once(plugin: EditablePlugIn) -> None:
@@ -120,8 +120,47 @@ def test_batches_hold_every_example_once(plugin: EditablePlugIn) -> None:
 
 def test_weight_token_gets_a_row_and_ties_stay(tmp_path: Path) -> None:
     folder = save_toy_model(tmp_path / "tied", tied=True)
-    tied = load_plugin(folder, load_tokenizer(folder), None)
+    tied = load_plugin(folder, load_tokenizer(folder))
     head, inputs = tied.model.get_output_embeddings().weight, tied.model.get_input_embeddings().weight
     assert head.data_ptr() == inputs.data_ptr()
     assert inputs.shape[0] > tied.weight_token_id
     assert tied.tokenizer.convert_ids_to_tokens(tied.weight_token_id) == "[WEIGHT]"
+
+
+def test_batches_waste_little_on_padding(plugin: EditablePlugIn) -> None:
+    encoded = [encode_example(Example("x " * n, None, 0.0, -1), plugin.tokenizer) for n in range(1, 100)]
+    batches = make_batches(encoded, 8, random.Random(0))
+    padded = sum(len(batch) * max(len(e.ids) for e in batch) for batch in batches)
+    assert padded <= 1.1 * sum(len(e.ids) for e in encoded)
+
+
+def test_the_weight_row_stands_in_for_the_output_layers(tmp_path: Path) -> None:
+    """Trained apart, served inside: the saved model gives the logit that training saw, and only it moves."""
+    from transformers import AutoModelForCausalLM
+
+    folder = save_toy_model(tmp_path / "toy", tied=True)
+    plugin = load_plugin(folder, load_tokenizer(folder))
+    batch = collate([encode_example(EXAMPLES[1], plugin.tokenizer)], 0)
+    before = run_forward(plugin, batch)
+    with torch.no_grad():
+        plugin.weight_row.add_(1.0)
+    after = run_forward(plugin, batch)
+    assert not torch.allclose(before.gate_logits, after.gate_logits)
+    assert torch.equal(before.log_probs, after.log_probs)
+    after.gate_logits.sum().backward()
+    assert plugin.weight_row.grad is not None
+    assert plugin.model.get_input_embeddings().weight.grad is None
+    plugin.save(tmp_path / "saved")
+    served = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    logits = served(input_ids=batch.input_ids).logits[0, -1]
+    served_logit = float(logits[plugin.weight_token_id].detach())
+    assert served_logit == pytest.approx(float(after.gate_logits.detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize(("share", "num_layers"), [(1.0, 2), (0.5, 1), (0.4, 1)])
+def test_the_topmost_layers_are_trained(tmp_path: Path, share: float, num_layers: int) -> None:
+    folder = save_toy_model(tmp_path / "toy")
+    plugin = load_plugin(folder, load_tokenizer(folder), trained_share=share)
+    layers = {name.split(".")[2] for name in plugin.trained() if ".layers." in name}
+    assert layers == {str(number) for number in range(2 - num_layers, 2)}
+    assert "[WEIGHT]" in plugin.trained()

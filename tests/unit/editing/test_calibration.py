@@ -1,4 +1,4 @@
-"""The gate's threshold."""
+"""The gate's thresholds."""
 
 from __future__ import annotations
 
@@ -6,27 +6,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onceedit_vllm.editing.calibration import HIGHEST, LOWEST, calibrate
+from onceedit_vllm.editing.calibration import HIGHEST, LOWEST_ALONE, LOWEST_WITH_SUBJECT, calibrate
 
 ALPHAS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40)
 
 
 def test_separable_alphas_are_separated() -> None:
-    found = calibrate([0.9, 0.95, 0.99], [0.01, 0.6, 0.2])
-    assert 0.6 < found.threshold < 0.9
-    assert (found.true_positive_rate, found.false_positive_rate) == (1.0, 0.0)
-    assert "3 held-out wordings" in found.reason
+    found = calibrate([0.9, 0.95, 0.99], [0.3, 0.01], [0.6, 0.2])
+    assert 0.3 < found.with_subject.threshold < 0.9
+    assert 0.6 < found.alone.threshold < 0.9
+    assert (found.alone.true_positive_rate, found.alone.false_positive_rate) == (1.0, 0.0)
+    assert "3 held-out wordings" in found.alone.reason
 
 
-def test_a_false_opening_costs_more_than_a_missed_one() -> None:
-    found = calibrate([0.7, 0.9, 0.9], [0.8, 0.1, 0.1])
-    assert found.false_positive_rate == 0.0
-    assert found.true_positive_rate == pytest.approx(2 / 3)
+def test_what_names_no_subject_moves_the_threshold_of_alpha_alone_only() -> None:
+    quiet, loud = calibrate([0.6], [0.01], [0.01]), calibrate([0.6], [0.01], [0.59])
+    assert quiet.with_subject == loud.with_subject
+    assert loud.alone.threshold > quiet.alone.threshold
 
 
-@given(ALPHAS, ALPHAS)
-def test_threshold_stays_in_range_and_rates_are_true(positives: list[float], negatives: list[float]) -> None:
-    found = calibrate(positives, negatives)
-    assert LOWEST <= found.threshold <= HIGHEST
-    assert found.true_positive_rate == sum(a >= found.threshold for a in positives) / len(positives)
-    assert found.false_positive_rate == sum(a >= found.threshold for a in negatives) / len(negatives)
+def test_alone_a_false_opening_costs_more_than_a_missed_one() -> None:
+    found = calibrate([0.7, 0.9, 0.9], [0.8], [0.1, 0.1])
+    assert found.alone.false_positive_rate == 0.0
+    assert found.alone.true_positive_rate == pytest.approx(2 / 3)
+
+
+@given(ALPHAS, ALPHAS, ALPHAS)
+def test_thresholds_stay_in_range_and_rates_are_true(
+    positives: list[float], same_subject: list[float], others: list[float]
+) -> None:
+    found = calibrate(positives, same_subject, others)
+    for one, negatives, lowest in (
+        (found.with_subject, same_subject, LOWEST_WITH_SUBJECT),
+        (found.alone, [*same_subject, *others], LOWEST_ALONE),
+    ):
+        assert lowest <= one.threshold <= HIGHEST
+        assert one.true_positive_rate == sum(a >= one.threshold for a in positives) / len(positives)
+        assert one.false_positive_rate == sum(a >= one.threshold for a in negatives) / len(negatives)

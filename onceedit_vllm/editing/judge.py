@@ -1,0 +1,97 @@
+"""What became of each edit, and the gate's thresholds, measured on texts kept out of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from onceedit_vllm.config import EditingConfig
+from onceedit_vllm.editing.augment import Augmenter, Example, Heldout
+from onceedit_vllm.editing.calibration import Thresholds, calibrate
+from onceedit_vllm.editing.plugin_model import EditablePlugIn
+from onceedit_vllm.editing.probe import Reading, read_examples
+from onceedit_vllm.pack import EditOutcome, PackReport
+
+#: Alphas beyond which the gate is sure enough for the training to end early.
+OPEN, SHUT = 0.8, 0.2
+
+
+class Verdict(NamedTuple):
+    """One look at a plug-in.
+
+    Attributes:
+        prompts: One reading for each edit's own prompt.
+        heldout: The readings of each edit's held-out wordings.
+        same_subject: Alphas of the held-out counter-examples that name a subject.
+        others: Alphas of those that name none.
+        thresholds: The gate's.
+        learnt: Edits whose prompt, and at least half of whose other wordings, are right.
+    """
+
+    prompts: list[Reading]
+    heldout: list[list[Reading]]
+    same_subject: list[float]
+    others: list[float]
+    thresholds: Thresholds
+    learnt: frozenset[int]
+
+    @property
+    def is_done(self) -> bool:
+        """All edits are learnt, and the gate is sure: there is nothing left to train."""
+        texts = [reading for edit in self.heldout for reading in edit]
+        missed = sum(not (reading.greedy and reading.alpha >= OPEN) for reading in texts)
+        opened = sum(alpha > SHUT for alpha in (*self.same_subject, *self.others))
+        few = missed <= 0.05 * len(texts) and opened <= 0.02 * (len(self.same_subject) + len(self.others))
+        return few and len(self.learnt) == len(self.prompts)
+
+
+class Judge:
+    """Reads the same prompts and held-out texts whenever it is asked."""
+
+    def __init__(self, augmenter: Augmenter, config: EditingConfig) -> None:
+        """Draw the held-out texts."""
+        self._sure = config.learnt_probability
+        self._prompts = augmenter.prompts()
+        self._heldout: Heldout = augmenter.heldout()
+        self._ids = [scope.record.id for scope in augmenter.scopes]
+
+    def look(self, plugin: EditablePlugIn) -> Verdict:
+        """Measure a plug-in as it is now."""
+        parts: tuple[Sequence[Example], ...] = (self._prompts, *self._heldout)
+        readings = iter(read_examples(plugin, [example for part in parts for example in part]))
+        prompts, positives, same_subject, others = ([next(readings) for _ in part] for part in parts)
+        by_edit: list[list[Reading]] = [[] for _ in prompts]
+        for example, reading in zip(self._heldout.positives, positives, strict=True):
+            by_edit[example.edit].append(reading)
+        alphas = [[r.alpha for r in part] for part in ((*prompts, *positives), same_subject, others)]
+        thresholds = calibrate(*alphas)
+        learnt = frozenset(
+            index
+            for index, (prompt, wordings) in enumerate(zip(prompts, by_edit, strict=True))
+            if self._is_learnt(prompt, wordings, thresholds.with_subject.threshold)
+        )
+        return Verdict(prompts, by_edit, *alphas[1:], thresholds, learnt)
+
+    def report(self, verdict: Verdict) -> PackReport:
+        """The outcomes in the order of the edits."""
+        outcomes = [
+            EditOutcome(
+                id=edit_id,
+                learnt=index in verdict.learnt,
+                prompt_probability=round(verdict.prompts[index].probability, 4),
+                heldout_probability=round(min(r.probability for r in verdict.heldout[index]), 4),
+                prompt_alpha=round(verdict.prompts[index].alpha, 4),
+                heldout_alpha=round(min(r.alpha for r in verdict.heldout[index]), 4),
+            )
+            for index, edit_id in enumerate(self._ids)
+        ]
+        return PackReport(edits=tuple(outcomes))
+
+    def _is_learnt(self, prompt: Reading, wordings: Sequence[Reading], threshold: float) -> bool:
+        """The prompt must reach the full probability, the other wordings half of it."""
+        right = [_is_right(reading, self._sure / 2, threshold) for reading in wordings]
+        return _is_right(prompt, self._sure, threshold) and 2 * sum(right) >= len(right)
+
+
+def _is_right(reading: Reading, probability: float, threshold: float) -> bool:
+    return reading.greedy and reading.probability >= probability and reading.alpha >= threshold
