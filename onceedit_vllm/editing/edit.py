@@ -136,6 +136,7 @@ def _write_pack(
         weight_token_id=base.weight_token_id,
         template=loop.config.template,
         threshold=calibration.threshold,
+        weight_threshold=calibration.threshold,
         threshold_reason=calibration.reason,
         training=_describe_training(loop.config, course),
         versions={name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
