@@ -64,6 +64,11 @@ class Gate:
             self._alphas.popitem(last=False)
         return alpha
 
+    @property
+    def is_logging(self) -> bool:
+        """True while decisions are written down: without a log nobody needs a prompt's name for it."""
+        return self._log is not None
+
     def record(self, key: str, alpha: float | None, gated: bool, scope: Verdict = "weight") -> None:
         """Append one decision to the log. A log that cannot be written is dropped, said once."""
         if self._log is None:

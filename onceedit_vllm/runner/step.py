@@ -78,7 +78,8 @@ class FusionStep:
         if row.scope != "out":
             return True
         self.counts["out_of_scope"] += 1
-        self._gate.record(prompt_key(row.prompt_ids), None, False, row.scope)
+        if self._gate.is_logging:
+            self._gate.record(prompt_key(row.prompt_ids), None, False, row.scope)
         return False
 
     def _scope_of(self, row: Row) -> Verdict:

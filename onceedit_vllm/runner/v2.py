@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -92,6 +92,7 @@ def staged_prompt(states: LogitsProcRequestState, slot: int) -> list[int]:
             return []
         begin = ends[-2] if len(ends) > 1 else 0
         # A resumed request is staged with its outputs behind the prompt.
-        return [int(token) for token in contents[begin : begin + int(states.prompt_len.np[slot])]]
+        prompt: list[Any] = contents[begin : begin + int(states.prompt_len.np[slot])]
+        return prompt
     except (AttributeError, IndexError, TypeError, ValueError):
         return []
