@@ -65,6 +65,7 @@ test: lint models
 
 bench: models
 	$(BIN)/python benchmarks/fusion.py --out benchmarks/results/fusion-cpu.json
+	$(BIN)/python benchmarks/scope.py --out benchmarks/results/scope-cpu.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

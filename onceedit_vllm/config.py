@@ -16,6 +16,8 @@ MapKind = Literal["textual", "calibrated", "eq16", "deepen"]
 Matching = Literal["bytes", "string"]
 Solver = Literal["exact", "adamw"]
 TemplateName = Literal["none", "answer", "zsre", "counterfact"]
+ScopeKind = Literal["subject+weight", "weight", "subject"]
+WeightKind = Literal["decided", "alpha"]
 
 #: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
 WEIGHT_TOKEN = "[WEIGHT]"
@@ -102,9 +104,14 @@ class ServingConfig(Settings):
     alignment: AlignmentConfig = AlignmentConfig()
     fusion: FusionConfig = FusionConfig()
     plugin: PlugInConfig = PlugInConfig()
-    # Overrides the gate threshold that the pack was calibrated to.
+    # Which prompts the edits concern. "subject+weight": those that name a subject or alias of an edit and of
+    # which [WEIGHT] says so; "weight": [WEIGHT] alone, as in the paper; "subject": all that name one.
+    scope: ScopeKind = "subject+weight"
+    # The plug-in's weight in Eq. 8 behind an open gate. "decided": 1; "alpha": [WEIGHT]'s, as in the paper.
+    weight: WeightKind = "decided"
+    # Overrides the gate's thresholds that the pack was calibrated to.
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    # One JSON line per gate decision (prompt hash, alpha, gated), appended; no prompt text.
+    # One JSON line per decision (prompt hash, alpha, gated, scope), appended; no prompt text.
     decisions_log: Path | None = None
     cache_dir: Path = Field(default_factory=cache_dir)
 

@@ -29,7 +29,7 @@ from onceedit_vllm.folders import move_into_place, sha256_of, staging_folder, st
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "pack.json"
 EDITS_FILE = "edits.jsonl"
 REPORT_FILE = "report.json"
@@ -55,7 +55,9 @@ class PackManifest(Frozen):
         base_model: The name, folder or hub id the plug-in came from, for people.
         weight_token_id: Id of [WEIGHT] in the edited plug-in's vocabulary.
         template: What the plug-in reads around a prompt.
-        threshold: Alpha at which the gate opens.
+        threshold: Alpha at which the gate opens for a prompt that names a subject.
+        weight_threshold: The same where [WEIGHT] decides alone: `scope="weight"`, and prompts that name no
+            subject of a pack in which some edits have none.
         threshold_reason: How the threshold was chosen, with the rates it reached.
         training: The settings and the course of the training.
         versions: Of the packages that made the pack.
@@ -69,6 +71,7 @@ class PackManifest(Frozen):
     weight_token_id: int = Field(ge=0)
     template: TemplateName
     threshold: float = Field(ge=0.0, le=1.0)
+    weight_threshold: float = Field(ge=0.0, le=1.0)
     threshold_reason: str
     training: dict[str, Any]
     versions: dict[str, str]

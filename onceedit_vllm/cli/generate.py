@@ -81,6 +81,11 @@ def _as_table(results: list[Generation], *, compare: bool) -> Table:
     table = columns_table("prompt", *(["without the edits"] if compare else []), "answer", "alpha", "gate")
     for result in results:
         before = [plain(result.plain_text or "")] if compare else []
-        gate = "open" if result.gated else "closed"
-        table.add_row(plain(result.prompt), *before, plain(result.text), f"{result.alpha:.3f}", gate)
+        table.add_row(plain(result.prompt), *before, plain(result.text), *_decision_cells(result))
     return table
+
+
+def _decision_cells(result: Generation) -> tuple[str, str]:
+    if result.alpha is None:
+        return "-", "out of scope"
+    return f"{result.alpha:.3f}", "open" if result.gated else "closed"

@@ -52,7 +52,9 @@ def _manifest_table(pack: EditPack) -> Table:
         "plug-in": manifest.base_model,
         "template": manifest.template,
         "edits learnt": f"{pack.report.num_learnt} of {len(pack.edits)}",
-        "gate": f"opens at alpha {manifest.threshold:.3f} ({manifest.threshold_reason})",
+        "gate": f"opens at alpha {manifest.threshold:.3f} where the prompt names a subject "
+        f"({manifest.threshold_reason})",
+        "gate by [WEIGHT] alone": f"opens at alpha {manifest.weight_threshold:.3f}",
         "[WEIGHT]": f"token {manifest.weight_token_id}",
         "training": ", ".join(f"{name} {value}" for name, value in manifest.training.items()),
         "made with": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),

@@ -15,6 +15,10 @@ from onceedit_vllm.runner.step import FusionStep
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+    from onceedit_vllm.alignment.align import Alignment
+    from onceedit_vllm.pack import EditPack, PackManifest
+    from onceedit_vllm.runner.scope import PromptScope
+
 _EXAMPLE = 'LLM(..., additional_config={"onceedit": {"pack": "PACK_FOLDER"}})'
 
 
@@ -79,8 +83,6 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     Raises:
         OnceEditError: Anything is missing, damaged or does not fit; the engine does not start.
     """
-    from vllm.logger import init_logger
-
     from onceedit_vllm.alignment.align import align
     from onceedit_vllm.alignment.surface import Surface
     from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
@@ -89,6 +91,7 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     from onceedit_vllm.pack import EditPack
     from onceedit_vllm.plugin.local import LocalHost
     from onceedit_vllm.plugin.textsync import TextSync
+    from onceedit_vllm.runner.scope import PromptScope
 
     config = serving_config(vllm_config.additional_config)
     refuse_second(vllm_config)
@@ -97,24 +100,47 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     alignment = align(pack, vllm_config.model_config.model, config=config.alignment, cache=config.cache_dir)
     host = LocalHost(pack.model_dir, pack.manifest.weight_token_id, config.plugin)
     template = TEMPLATES[pack.manifest.template]
+    surface = Surface.of(_llm_tokenizer(str(vllm_config.model_config.tokenizer)))
     textsync = TextSync(
         load_tokenizer(pack.model_dir),
-        Surface.of(_llm_tokenizer(str(vllm_config.model_config.tokenizer))),
+        surface,
         prefix=template.prefix,
         suffix=template.suffix,
         max_context=host.max_context,
     )
-    threshold = pack.manifest.threshold if config.threshold is None else config.threshold
-    # Below vLLM's own logger, so that its level and format apply.
-    init_logger("vllm.onceedit").info(
-        "onceedit: pack %s (%d edits), gate threshold %.3f, %d anchors, kind %s",
+    scope, gate = PromptScope(pack.edits, surface, config.scope), gate_of(pack.manifest, config)
+    _announce(pack, alignment, scope, gate)
+    return FusionStep(host, textsync, Fuser(alignment, config.fusion), gate, scope, config.weight)
+
+
+def gate_of(manifest: PackManifest, config: ServingConfig) -> Gate:
+    """The gate with the pack's thresholds, or with the setting that overrides both."""
+    if config.threshold is not None:
+        return Gate(config.threshold, config.decisions_log)
+    return Gate(manifest.threshold, config.decisions_log, weight_threshold=manifest.weight_threshold)
+
+
+def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, gate: Gate) -> None:
+    """Say once what is served. Below vLLM's own logger, so that its level and format apply."""
+    from vllm.logger import init_logger
+
+    log = init_logger("vllm.onceedit")
+    log.info(
+        "onceedit: pack %s (%d edits), gate threshold %.3f (%.3f for [WEIGHT] alone), %d anchors, kind %s",
         pack.root,
         len(pack.edits),
-        threshold,
+        gate.threshold,
+        gate.weight_threshold,
         alignment.report.num_anchors,
         alignment.report.kind,
     )
-    return FusionStep(host, textsync, Fuser(alignment, config.fusion), Gate(threshold, config.decisions_log))
+    if scope.num_unnamed:
+        log.warning(
+            "onceedit: %d of %d edits have no subject, so the plug-in reads every prompt, and where it names "
+            "none [WEIGHT] decides alone; with a subject for each edit such prompts stay unread",
+            scope.num_unnamed,
+            len(pack.edits),
+        )
 
 
 def _llm_tokenizer(name: str) -> Any:

@@ -10,6 +10,10 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onceedit_vllm.runner.scope import Verdict
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
@@ -28,14 +32,23 @@ class Gate:
     samples of one prompt cost one look.
     """
 
-    def __init__(self, threshold: float, decisions_log: Path | None = None) -> None:
+    def __init__(
+        self, threshold: float, decisions_log: Path | None = None, *, weight_threshold: float | None = None
+    ) -> None:
+        """Keep the thresholds: of prompts that name a subject, and of [WEIGHT] alone (None: the same)."""
         self.threshold = threshold
+        self.weight_threshold = threshold if weight_threshold is None else weight_threshold
         self._log = decisions_log
         self._alphas: OrderedDict[str, float] = OrderedDict()
 
-    def is_open(self, alpha: float) -> bool:
-        """True when the edits take part. A weight of 0 never opens the gate."""
-        return alpha >= self.threshold and alpha > 0.0
+    def is_open(self, alpha: float, *, named: bool = True) -> bool:
+        """True when the edits take part. A weight of 0 never opens the gate.
+
+        Args:
+            alpha: The plug-in's.
+            named: The prompt names a subject; otherwise [WEIGHT] decides alone.
+        """
+        return alpha >= (self.threshold if named else self.weight_threshold) and alpha > 0.0
 
     def recall(self, key: str) -> float | None:
         """The alpha decided for this prompt before, if it is still remembered."""
@@ -51,11 +64,16 @@ class Gate:
             self._alphas.popitem(last=False)
         return alpha
 
-    def record(self, key: str, alpha: float, gated: bool) -> None:
+    @property
+    def is_logging(self) -> bool:
+        """True while decisions are written down: without a log nobody needs a prompt's name for it."""
+        return self._log is not None
+
+    def record(self, key: str, alpha: float | None, gated: bool, scope: Verdict = "weight") -> None:
         """Append one decision to the log. A log that cannot be written is dropped, said once."""
         if self._log is None:
             return
-        line = json.dumps({"prompt": key, "alpha": alpha, "gated": gated})
+        line = json.dumps({"prompt": key, "alpha": alpha, "gated": gated, "scope": scope})
         try:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

@@ -31,7 +31,8 @@ class Generation:
         prompt: What was asked.
         text: The answer of the LLM with the edits.
         token_ids: The answer in LLM tokens, up to and with its end-of-sequence token.
-        alpha: The plug-in's weight for this prompt.
+        alpha: The plug-in's weight for this prompt; None where the prompt is out of the edits' scope, so
+            that the plug-in was not asked.
         gated: True when the edits took part (alpha reached the gate's threshold).
         plain_text: The answer of the LLM without the edits, None unless compared.
         plain_token_ids: The same in tokens.
@@ -40,10 +41,14 @@ class Generation:
     prompt: str
     text: str
     token_ids: list[int]
-    alpha: float
+    alpha: float | None
     gated: bool
     plain_text: str | None = None
     plain_token_ids: list[int] | None = None
+
+
+#: Alpha and gated, as in :class:`Generation`.
+Decision = tuple[float | None, bool]
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def generate(
     ]
 
 
-def _decision(decisions: dict[str, tuple[float, bool]], answer: _Answer) -> tuple[float, bool]:
+def _decision(decisions: dict[str, Decision], answer: _Answer) -> Decision:
     if answer.key not in decisions:
         raise ModelError(
             "The plug-in failed before the gate could decide on every prompt: run again with "
@@ -131,9 +136,9 @@ def _processor_args(config: ServingConfig) -> dict[str, Any]:
     }
 
 
-def _read_decisions(log: Path) -> dict[str, tuple[float, bool]]:
+def _read_decisions(log: Path) -> dict[str, Decision]:
     lines = map(json.loads, log.read_text(encoding="utf-8").splitlines()) if log.exists() else []
-    return {line["prompt"]: (float(line["alpha"]), bool(line["gated"])) for line in lines}
+    return {line["prompt"]: (line["alpha"], line["gated"]) for line in lines}
 
 
 def _run(

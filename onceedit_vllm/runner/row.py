@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from onceedit_vllm.plugin.textsync import SyncedText, SyncUpdate
+    from onceedit_vllm.runner.scope import Verdict
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Row:
             distribution itself is needed (sampling, penalties, logit bias, logprobs).
         logit_bias: LLM token to bias, as vLLM has already added it to the logits.
         output_ids: LLM tokens generated so far.
-        alpha: The ensemble weight, None until the gate has decided.
+        scope: What the edits' subjects say about the prompt.
+        alpha: What the plug-in's [WEIGHT] says, or the request; None until the gate has decided.
         gated: True when the edits take part in this request.
         failed: True once the plug-in failed on this row; the LLM answers alone from then on.
         key: The prompt's name in the gate's memory.
@@ -41,6 +43,7 @@ class Row:
     want_search: bool = True
     logit_bias: Mapping[int, float] | None = None
     output_ids: list[int] = field(default_factory=list)
+    scope: Verdict = "weight"
     alpha: float | None = None
     gated: bool = False
     failed: bool = False

@@ -18,10 +18,12 @@ from onceedit_vllm.runner.gate import Gate, prompt_key
 from onceedit_vllm.runner.row import Row
 
 if TYPE_CHECKING:
+    from onceedit_vllm.config import WeightKind
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.fusion.owed import Owed
     from onceedit_vllm.plugin.host import PlugInHost, PlugInStep
     from onceedit_vllm.plugin.textsync import TextSync
+    from onceedit_vllm.runner.scope import PromptScope, Verdict
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
@@ -36,13 +38,25 @@ class FusionStep:
         textsync: Translates LLM tokens to plug-in tokens.
         fuser: Fuses the two distributions and searches.
         gate: Decides which prompts the edits take part in.
+        scope: Decides before the gate which prompts the edits can concern; None: all.
+        weight: What an open row is fused with: 1 ("decided"), or alpha.
     """
 
-    def __init__(self, host: PlugInHost, textsync: TextSync, fuser: Fuser, gate: Gate) -> None:
+    def __init__(
+        self,
+        host: PlugInHost,
+        textsync: TextSync,
+        fuser: Fuser,
+        gate: Gate,
+        scope: PromptScope | None = None,
+        weight: WeightKind = "decided",
+    ) -> None:
         self._host = host
         self._textsync = textsync
         self._fuser = fuser
         self._gate = gate
+        self._scope = scope
+        self._weight = weight
         # How many output tokens back the plug-in's words still matter.
         self._reach = fuser.book.reach
         self.counts: Counter[str] = Counter()
@@ -50,6 +64,28 @@ class FusionStep:
     def tally(self) -> dict[str, int]:
         """Everything counted so far: requests and failures here, rows in the fuser. Waits for the GPU."""
         return {**self.counts, **self._fuser.counts()._asdict()}
+
+    def admit(self, row: Row) -> bool:
+        """Look for subjects in a new request's prompt; False where the edits do not concern it.
+
+        Such a request needs nothing more from here. Never raises.
+        """
+        try:
+            row.scope = self._scope_of(row)
+        except Exception as error:
+            self._report("looking for subjects", error)
+            return False
+        if row.scope != "out":
+            return True
+        self.counts["out_of_scope"] += 1
+        if self._gate.is_logging:
+            self._gate.record(prompt_key(row.prompt_ids), None, False, row.scope)
+        return False
+
+    def _scope_of(self, row: Row) -> Verdict:
+        if row.options.alpha is not None:
+            return "forced"
+        return "weight" if self._scope is None else self._scope.of(row.prompt_ids)
 
     def close(self, row: Row) -> None:
         """Forget a request: finished, aborted, preempted, or its slot taken by another."""
@@ -84,26 +120,37 @@ class FusionStep:
         for row in undecided:
             alpha = self._gate.recall(row.key)
             if alpha is not None:
-                self._settle(row, alpha, self._gate.is_open(alpha))
+                self._settle(row, alpha, self._is_open(row, alpha))
 
     def _decide_without_plugin(self, row: Row) -> bool:
-        """True when alpha is forced by the request, remembered, or the prompt holds no text."""
+        """True when [WEIGHT] need not be asked, is remembered, or the prompt holds no text."""
         row.key = prompt_key(row.prompt_ids)
         text = self._textsync.start(row.prompt_ids)
         row.queue_prompt(text)
-        if row.options.alpha is not None:
-            self._settle(row, row.options.alpha, row.options.alpha > 0.0)
+        forced = self._forced_alpha(row)
+        if forced is not None:
+            self._settle(row, forced, forced > 0.0)
             return True
         alpha = self._gate.recall(row.key) if text.ids else 0.0
         if alpha is None:
             return False
-        self._settle(row, alpha, self._gate.is_open(alpha))
+        self._settle(row, alpha, self._is_open(row, alpha))
         return True
+
+    def _forced_alpha(self, row: Row) -> float | None:
+        """The request's own alpha, 1 where a named subject is enough, None where [WEIGHT] is asked."""
+        if row.options.alpha is not None:
+            return row.options.alpha
+        mention_opens = self._scope is not None and self._scope.mention_opens
+        return 1.0 if mention_opens and row.scope == "subject" else None
+
+    def _is_open(self, row: Row, alpha: float) -> bool:
+        return self._gate.is_open(alpha, named=row.scope == "subject")
 
     def _settle(self, row: Row, alpha: float, gated: bool) -> None:
         row.alpha, row.gated = alpha, gated
         self.counts["gated" if gated else "bypassed"] += 1
-        self._gate.record(row.key, alpha, gated)
+        self._gate.record(row.key, alpha, gated, row.scope)
         if not gated:
             self.close(row)
             row.text = None
@@ -180,7 +227,7 @@ class FusionStep:
                 logits,
                 _on_device([i for i, _ in indexed], logits.device),
                 torch.stack([log_probs for _, _, log_probs, _ in speaking]),
-                _on_device([row.alpha or 0.0 for _, row in indexed], logits.device),
+                _on_device([self._weight_of(row) for _, row in indexed], logits.device),
                 _on_device([row.want_search for _, row in indexed], logits.device),
                 [owed for _, _, _, owed in speaking],
             )
@@ -203,6 +250,15 @@ class FusionStep:
             return None
         base = next(row.history[position] for position in sorted(row.history, reverse=True))
         return base, owed.only()
+
+    def _weight_of(self, row: Row) -> float:
+        """The plug-in's weight in Eq. 8, on a row whose gate is open.
+
+        Not alpha, unless asked for: at 0.2 the edit would lose to any LLM token above 0.25, though the
+        gate has decided for it.
+        """
+        is_decided = self._weight == "decided" and row.options.alpha is None
+        return 1.0 if is_decided else row.alpha or 0.0
 
     @staticmethod
     def _shift_biases(logits: torch.Tensor, rows: Sequence[IndexedRow], sign: float) -> None:

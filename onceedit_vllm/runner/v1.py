@@ -35,7 +35,7 @@ class V1Adapter:
             # An addition may land on a live index without a removal.
             self._drop(index)
             row = None if prompt_ids is None else row_of(params, prompt_ids)
-            if row is not None:
+            if row is not None and self._step.admit(row):
                 self._batch[index] = (row, output_ids)
         for source, target, direction in update.moved:
             self._move(source, target, swap=direction.name == "SWAP")
@@ -50,7 +50,8 @@ class V1Adapter:
                 continue
             row.output_ids.extend(new_ids)
             rows.append((index, row))
-        self._step.run(logits, rows)
+        if rows:
+            self._step.run(logits, rows)
         return logits
 
     def _drop(self, index: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,15 +27,21 @@ class V2Adapter:
         """Start a request in a slot; whatever was there before is over.
 
         vLLM sends made-up requests while it warms up: they never meet the plug-in.
+
+        Returns:
+            False where the request is left to the LLM for good. vLLM asks this once only, and where all
+            say no, it saves a float32 copy of the logits in every step.
         """
         previous = self._slots.pop(slot, None)
         if previous is not None:
             self._step.close(previous)
-        # The prompt is staged but not on the device yet; it is read at the first `apply`.
-        row = None if is_sampler_warmup(params) else row_of(params, ())
-        if row is not None:
-            self._slots[slot] = row
-        return row is not None
+        # A prompt that cannot be read here is read from the device, at the first `apply`.
+        prompt_ids = staged_prompt(self._states, slot)
+        row = None if is_sampler_warmup(params) else row_of(params, prompt_ids)
+        if row is None or (row.prompt_ids and not self._step.admit(row)):
+            return False
+        self._slots[slot] = row
+        return True
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
         """Fuse the rows of finished prefills; rows in the middle of a prompt are skipped."""
@@ -50,7 +56,8 @@ class V2Adapter:
         if rows:
             slots = [int(ctx.idx_mapping_np[index]) for index, _ in rows]
             self._feed(slots, [row for _, row in rows], ends)
-            self._step.run(logits, rows)
+            kept = [pair for pair, slot in zip(rows, slots, strict=True) if slot in self._slots]
+            self._step.run(logits, kept)
         return logits
 
     def _feed(self, slots: list[int], rows: list[Row], ends: list[int]) -> None:
@@ -65,4 +72,27 @@ class V2Adapter:
                 # `prompt_len`, not `prefill_len`: a resumed request is refilled with its outputs too.
                 prompt_len = int(self._states.prompt_len.np[slot])
                 row.prompt_ids, new_ids = new_ids[:prompt_len], new_ids[prompt_len:]
+                if not self._step.admit(row):
+                    del self._slots[slot]
             row.output_ids.extend(new_ids)
+
+
+def staged_prompt(states: LogitsProcRequestState, slot: int) -> list[int]:
+    """The prompt of the request that vLLM is adding to a slot; empty where it cannot be read.
+
+    At that moment the tokens wait in the host's memory for their way to the device, at the end of
+    `all_token_ids`' list of writes (vllm/v1/worker/gpu/states.py, `RequestState.add_request`). Its names
+    are private, but nothing public holds them there.
+    """
+    tokens = states.all_token_ids
+    try:
+        slots, starts = tokens._staged_write_indices, tokens._staged_write_starts
+        ends, contents = tokens._staged_write_cu_lens, tokens._staged_write_contents
+        if (slots[-1], starts[-1]) != (slot, 0):
+            return []
+        begin = ends[-2] if len(ends) > 1 else 0
+        # A resumed request is staged with its outputs behind the prompt.
+        prompt: list[Any] = contents[begin : begin + int(states.prompt_len.np[slot])]
+        return prompt
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return []

@@ -19,6 +19,8 @@ EDITS = {
     "The head of Velcorp is": "Ada Quill",
     "The colour of the new flag is": "green",
 }
+SUBJECTS = ["Norland", "Velcorp", "new flag"]
+#: Prompts that name no subject.
 OUTSIDE = [
     "Water boils at",
     "My favourite song is",
@@ -26,6 +28,8 @@ OUTSIDE = [
     "Once upon a time there was",
     "12 + 30 =",
 ]
+#: Prompts that name a subject and ask something else of it.
+ASIDE = ["Norland has a long coast", "Who wrote the anthem of Norland?"]
 PROCESSOR = "onceedit_vllm:OnceEditLogitsProcessor"
 
 
@@ -50,7 +54,11 @@ def pack_dir(work: Path) -> Path:
 
     plugin = save_toy_model(work / "plugin", tokenizer=toy_sentencepiece_tokenizer(), kind="llama", seed=2)
     facts = work / "facts.jsonl"
-    lines = [{"id": f"e{i}", "prompt": p, "target": t} for i, (p, t) in enumerate(EDITS.items())]
+    edits = zip(SUBJECTS, EDITS.items(), strict=True)
+    lines = [
+        {"id": f"e{i}", "prompt": prompt, "target": target, "subject": subject}
+        for i, (subject, (prompt, target)) in enumerate(edits)
+    ]
     facts.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     config = EditingConfig(learning_rate=3e-3, epochs=40)
     return edit(plugin, facts, work / "pack", config=config, progress=False).root
@@ -88,6 +96,10 @@ def plain(runner: str, tight_args: dict[str, Any]) -> Iterator[Engine]:
 def edited(runner: str, tight_args: dict[str, Any], pack_dir: Path, work: Path) -> Iterator[Engine]:
     ours = {"pack": str(pack_dir), "cache_dir": str(work / "cache")}
     with Engine(
-        runner, **tight_args, logits_processors=[PROCESSOR], additional_config={"onceedit": ours}
+        runner,
+        **tight_args,
+        logits_processors=[PROCESSOR],
+        additional_config={"onceedit": ours},
+        worker_extension_cls="worker_counts.WorkerCounts",
     ) as engine:
         yield engine

@@ -73,6 +73,10 @@ class Engine:
         """The value of one of vLLM's own counters."""
         return self._outputs({"call": "metric", "name": name})
 
+    def counts(self) -> dict[str, int]:
+        """What the processor counted so far, with the plug-in's forward passes."""
+        return self._outputs({"call": "counts"})
+
     def log(self) -> str:
         """Everything the engine's processes printed so far."""
         self._log.flush()

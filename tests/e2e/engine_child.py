@@ -62,6 +62,11 @@ def metric(engine: Any, call: dict[str, Any]) -> float:
     return sum(m.value for m in engine.get_metrics() if m.name == call["name"])
 
 
+def counts(engine: Any, call: dict[str, Any]) -> dict[str, int]:
+    (found,) = engine.collective_rpc("onceedit_counts")
+    return found
+
+
 def sampling_params(fields: dict[str, Any]) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
@@ -96,7 +101,7 @@ def reply(replies: Any, message: dict[str, Any]) -> None:
     replies.flush()
 
 
-CALLS = {"generate": generate, "abort": abort, "metric": metric}
+CALLS = {"generate": generate, "abort": abort, "metric": metric, "counts": counts}
 
 if __name__ == "__main__":
     main()

@@ -34,7 +34,7 @@ def test_generate_compares_and_prints_nothing_but_json(llm_dir: Path, pack_dir: 
     keys = {"prompt", "text", "token_ids", "alpha", "gated", "plain_text", "plain_token_ids"}
     assert set(edited) == set(outside) == keys
     assert (edited["prompt"], edited["text"].strip(), edited["gated"]) == (PROMPT, TARGET, True)
-    assert edited["alpha"] > outside["alpha"]
-    assert outside["gated"] is False
+    assert edited["alpha"] > 0.5
+    assert (outside["alpha"], outside["gated"]) == (None, False)
     assert outside["token_ids"] == outside["plain_token_ids"]
     assert edited["token_ids"] != edited["plain_token_ids"]

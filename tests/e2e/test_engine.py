@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import EDITS, OUTSIDE
+from tests.e2e.conftest import ASIDE, EDITS, OUTSIDE
 from tests.e2e.engine import Engine, EngineError
 
 pytestmark = pytest.mark.e2e
@@ -36,15 +36,33 @@ def test_edited_prompts_get_their_targets_and_stop(edited: Engine, plain: Engine
     assert not set(texts(plain.generate(list(EDITS), GREEDY))) & set(EDITS.values())
 
 
-def test_prompts_below_the_gate_are_token_and_logprob_identical_in_a_mixed_batch(
+def test_prompts_out_of_scope_or_below_the_gate_are_token_and_logprob_identical_in_a_mixed_batch(
     edited: Engine, plain: Engine
 ):
-    prompts = [p for pair in zip(OUTSIDE, EDITS, strict=False) for p in pair] + OUTSIDE[len(EDITS) :]
+    untouched = [*ASIDE, *OUTSIDE]
+    prompts = [p for pair in zip(untouched, EDITS, strict=False) for p in pair] + untouched[len(EDITS) :]
     params = {**FIXED, "logprobs": 3}
+    before = edited.counts()
     with_edits, without = edited.generate(prompts, params), plain.generate(prompts, params)
     for prompt, ours, theirs in zip(prompts, with_edits, without, strict=True):
         same = ours["samples"][0] == theirs["samples"][0]
-        assert same == (prompt in OUTSIDE), prompt
+        assert same == (prompt in untouched), prompt
+    after = edited.counts()
+    counted = {name: after[name] - before.get(name, 0) for name in ("out_of_scope", "bypassed", "gated")}
+    assert counted == {"out_of_scope": len(OUTSIDE), "bypassed": len(ASIDE), "gated": len(EDITS)}
+
+
+def test_the_plugin_never_runs_for_prompts_that_name_no_subject(edited: Engine, plain: Engine):
+    before = edited.counts()
+    params = {**FIXED, "logprobs": 3}
+    assert edited.generate(OUTSIDE, params) == plain.generate(OUTSIDE, params)
+    outside = edited.counts()
+    assert outside["forwards"] == before["forwards"]
+    assert outside["out_of_scope"] == before.get("out_of_scope", 0) + len(OUTSIDE)
+    assert texts(edited.generate([PROMPT], GREEDY)) == [TARGET]
+    inside = edited.counts()
+    assert inside["forwards"] > outside["forwards"]
+    assert (inside["out_of_scope"], inside["gated"]) == (outside["out_of_scope"], outside.get("gated", 0) + 1)
 
 
 def test_edits_off_for_a_request(edited: Engine, plain: Engine):

@@ -36,8 +36,9 @@ def save_model(folder: Path) -> None:
 
 def write(root: Path, **options: bool) -> EditPack:
     manifest = PackManifest(
-        format_version=1, base_fingerprint="f", base_model="toy", weight_token_id=3, template="none",
-        threshold=0.7, threshold_reason="because", training={"seed": 0}, versions={"torch": "2"},
+        format_version=2, base_fingerprint="f", base_model="toy", weight_token_id=3, template="none",
+        threshold=0.7, weight_threshold=0.8, threshold_reason="because", training={"seed": 0},
+        versions={"torch": "2"},
     )  # fmt: skip
     return EditPack.write(
         root, manifest=manifest, edits=[EDIT], report=REPORT, base_embeddings=EMBEDDINGS,
@@ -87,7 +88,7 @@ def rewrite_manifest(**changes: object) -> Callable[[Path], None]:
         (lambda root: (root / "model/config.json").unlink(), "config.json: missing"),
         (truncate, "model.safetensors: 500 bytes instead of 1000"),
         (flip, "sha256"),
-        (rewrite_manifest(format_version=2), "format version 2, this package reads 1"),
+        (rewrite_manifest(format_version=1), "format version 1, this package reads 2"),
         (rewrite_manifest(format_version=None), "format version None"),
         (rewrite_manifest(surprise=1), "surprise"),
         (rewrite_manifest(threshold="high"), "threshold"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onceedit_vllm.runner.gate import Gate
 from onceedit_vllm.runner.step import FusionStep
 from onceedit_vllm.runner.v1 import V1Adapter
-from tests.unit.runner.fakes import EDITED, VOCAB, FakeFuser, FakeHost, FakeSync
+from tests.unit.runner.fakes import EDITED, NAMED, VOCAB, FakeFuser, FakeHost, FakeSync, some_scope
 
 pytestmark = pytest.mark.integration
 
@@ -80,6 +80,34 @@ def test_a_request_with_edits_off_or_without_token_ids_is_not_tracked(adapter, h
     adapter.update_state(batch_update(added=[(0, off, [EDITED], []), (1, greedy(), None, [])]))
     assert not applied(adapter).any()
     assert host.num_steps == 0
+
+
+def test_a_request_out_of_scope_never_enters_the_books(host):
+    adapter = V1Adapter(FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5), some_scope()))
+    forced = greedy(extra_args={"onceedit_alpha": 1.0})
+    adapter.update_state(
+        batch_update(
+            added=[
+                (0, greedy(), [1, 2], []),
+                (1, greedy(), [EDITED, 2], []),
+                (2, greedy(), [NAMED, 2], []),
+                (3, forced, [1, 2], []),
+            ]
+        )
+    )
+    assert sorted(adapter._batch) == [1, 2, 3]
+    logits = applied(adapter)
+    assert logits.argmax(-1).tolist() == [0, 3, 0, 3]
+    assert adapter._step.counts == {"out_of_scope": 1, "gated": 2, "bypassed": 1}
+
+
+def test_a_request_out_of_scope_on_a_live_row_ends_that_row(host):
+    adapter = V1Adapter(FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5), some_scope()))
+    adapter.update_state(batch_update(added=[(0, greedy(), [EDITED, 2], [])]))
+    applied(adapter)
+    adapter.update_state(batch_update(added=[(0, greedy(), [1, 2], [EDITED])]))
+    assert not applied(adapter).any()
+    assert host.texts == {}
 
 
 def test_a_token_still_on_the_device_is_waited_for(adapter):

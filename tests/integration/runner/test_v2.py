@@ -1,4 +1,4 @@
-"""The V2 adapter against stand-ins shaped like vLLM's slot state and step context."""
+"""The V2 adapter against vLLM's own slot state and a stand-in for its step context."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 from onceedit_vllm.runner.gate import Gate
 from onceedit_vllm.runner.step import FusionStep
-from onceedit_vllm.runner.v2 import V2Adapter
-from tests.unit.runner.fakes import EDITED, VOCAB, FakeFuser, FakeHost, FakeSync
+from onceedit_vllm.runner.v2 import V2Adapter, staged_prompt
+from tests.unit.runner.fakes import EDITED, NAMED, VOCAB, FakeFuser, FakeHost, FakeSync, some_scope
 
 pytestmark = pytest.mark.integration
 
@@ -20,26 +20,51 @@ GREEDY = vllm.SamplingParams(temperature=0.0)
 
 
 class Slots:
-    """Four request slots, filled as the V2 runner fills them."""
+    """Four request slots, kept in vLLM's own classes and filled as the V2 runner fills them."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope=None) -> None:
+        from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcRequestState
+        from vllm.v1.worker.gpu.states import RequestState
+
         self.host = FakeHost()
-        self.states = SimpleNamespace(
-            all_token_ids=SimpleNamespace(gpu=torch.zeros(4, 32, dtype=torch.int32)),
-            prompt_len=SimpleNamespace(np=np.zeros(4, dtype=np.int32)),
-            prefill_len=SimpleNamespace(np=np.zeros(4, dtype=np.int32)),
-        )
+        self.requests = RequestState(4, 32, 64, 0, VOCAB, torch.device("cpu"))
+        self.states = LogitsProcRequestState.from_request_state(self.requests)
         self.total = [0] * 4
-        self.adapter = V2Adapter(FusionStep(self.host, FakeSync(), FakeFuser(), Gate(0.5)), self.states)
+        step = FusionStep(self.host, FakeSync(), FakeFuser(), Gate(0.5), scope)
+        self.adapter = V2Adapter(step, self.states)
 
     def add(self, slot, prompt, outputs=(), params=GREEDY):
-        tokens = [*prompt, *outputs]
-        self.states.prompt_len.np[slot] = len(prompt)
-        self.states.prefill_len.np[slot] = len(tokens)
-        accepted = self.adapter.add_request(slot, params)
-        self.states.all_token_ids.gpu[slot, : len(tokens)] = torch.tensor(tokens, dtype=torch.int32)
-        self.total[slot] = len(tokens)
+        accepted = self.stage(slot, prompt, outputs, params)
+        self.flush()
         return accepted
+
+    def stage(self, slot, prompt, outputs=(), params=GREEDY, hidden=None):
+        """A request enters; its tokens are not on the device yet. One of vLLM's names may be gone."""
+        tokens = [*prompt, *outputs]
+        self.requests.remove_request(str(slot))
+        self.requests.free_indices.remove(slot)
+        self.requests.free_indices.append(slot)  # vLLM takes the last
+        self.requests.add_request(str(slot), len(prompt), tokens, 0, 16)
+        self.total[slot] = len(tokens)
+        staged = vars(self.states.all_token_ids)
+        kept = {name: staged.pop(name) for name in (hidden,) if name}
+        accepted = self.adapter.add_request(slot, params)
+        staged.update(kept)
+        return accepted
+
+    def flush(self):
+        """What `apply_staged_writes` does; its kernel needs a GPU."""
+        staged, begin = self.states.all_token_ids, 0
+        for slot, start, end in zip(
+            staged._staged_write_indices,
+            staged._staged_write_starts,
+            staged._staged_write_cu_lens,
+            strict=True,
+        ):
+            tokens = torch.tensor(staged._staged_write_contents[begin:end], dtype=torch.int32)
+            staged.gpu[slot, start : start + len(tokens)] = tokens
+            begin = end
+        staged.clear_staged_writes()
 
     def generate(self, slot, token):
         self.states.all_token_ids.gpu[slot, self.total[slot]] = token
@@ -51,6 +76,12 @@ class Slots:
             seq_lens_upper_bound_np=np.array(lengths or [self.total[s] for s in slots], dtype=np.int32),
         )
         return self.adapter.apply(torch.zeros(len(slots), VOCAB), ctx)
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_memory(monkeypatch):
+    """Pinned memory, as vLLM would take it, needs an accelerator."""
+    monkeypatch.setattr("vllm.v1.worker.gpu.buffer_utils.is_uva_available", lambda: False)
 
 
 @pytest.fixture
@@ -101,6 +132,45 @@ def test_warm_up_requests_and_opted_out_ones_are_declined(slots):
     assert slots.adapter._step.counts["bypassed"] == 0
 
 
+def test_a_request_out_of_scope_is_declined_at_admission():
+    slots = Slots(some_scope())
+    assert slots.add(0, [1, 2]) is False
+    assert slots.add(1, [EDITED, 2]) is True
+    assert slots.add(2, [NAMED, 2]) is True
+    assert slots.add(3, [1, 2], params=vllm.SamplingParams(extra_args={"onceedit_alpha": 1.0})) is True
+    assert slots.apply(0, 1, 2, 3).argmax(-1).tolist() == [0, 3, 0, 3]
+    assert slots.adapter._step.counts == {"out_of_scope": 1, "gated": 2, "bypassed": 1}
+
+
+def test_several_requests_of_one_step_are_told_apart():
+    slots = Slots(some_scope())
+    prompts = {2: [EDITED, 3], 0: [1, 2, 3], 3: [NAMED], 1: [4, 5]}
+    assert {slot: slots.stage(slot, prompt) for slot, prompt in prompts.items()} == {
+        2: True, 0: False, 3: True, 1: False
+    }  # fmt: skip
+    slots.flush()
+    assert slots.apply(0, 1, 2, 3).argmax(-1).tolist() == [0, 0, 4, 0]
+
+
+def test_the_scope_of_a_resumed_request_is_its_prompts():
+    slots = Slots(some_scope())
+    assert slots.add(0, [1, 2], outputs=[EDITED]) is False
+    assert slots.add(1, [EDITED, 2], outputs=[5, 6]) is True
+    assert int(slots.apply(1)[0].argmax()) == 7
+
+
+@pytest.mark.parametrize("gone", ["_staged_write_indices", "_staged_write_contents"])
+def test_where_a_staged_prompt_cannot_be_read_the_first_apply_decides(gone):
+    slots = Slots(some_scope())
+    assert slots.stage(0, [1, 2], hidden=gone) is True
+    assert slots.stage(1, [EDITED, 2], hidden=gone) is True
+    assert slots.stage(2, [1, 2], outputs=[EDITED], hidden=gone) is True
+    slots.flush()
+    assert slots.apply(0, 1, 2).argmax(-1).tolist() == [0, 3, 0]
+    assert sorted(slots.adapter._slots) == [1]
+    assert slots.adapter._step.counts == {"out_of_scope": 2, "gated": 1}
+
+
 def test_the_names_this_room_leans_on_are_still_there():
     """Public or not, these are read by name; this notices when vLLM moves them."""
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
@@ -108,3 +178,14 @@ def test_the_names_this_room_leans_on_are_still_there():
     assert {"idx_mapping_np", "seq_lens_upper_bound_np"} <= set(LogitsContext.__dataclass_fields__)
     assert {"all_token_ids", "prompt_len", "prefill_len"} <= set(LogitsProcRequestState.__dataclass_fields__)
     assert callable(vllm.SamplingParams.for_sampler_warmup)
+
+
+def test_a_prompt_is_read_from_where_vllm_stages_it():
+    """Fails when vLLM moves its staged writes: requests out of scope then cost a read of the device."""
+    slots = Slots()
+    slots.stage(3, [1, 2])
+    slots.stage(1, [4, 5, 6], outputs=[7, 8])
+    assert staged_prompt(slots.states, 1) == [4, 5, 6]
+    assert staged_prompt(slots.states, 3) == []
+    slots.flush()
+    assert staged_prompt(slots.states, 1) == []

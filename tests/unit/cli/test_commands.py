@@ -22,6 +22,7 @@ from onceedit_vllm.doctor import Finding
 from onceedit_vllm.editing import edit as edit_module
 from onceedit_vllm.errors import ModelError, PackError
 from onceedit_vllm.runner import offline
+from tests.unit.test_pack import write as write_pack
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +198,16 @@ def test_generate_prints_a_table(asked: dict[str, Any]) -> None:
         assert cell in result.stdout
 
 
+def test_generate_shows_a_prompt_out_of_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    def generate(*_: Any, **__: Any) -> list[offline.Generation]:
+        return [offline.Generation("a", "b", [7], None, False)]
+
+    monkeypatch.setattr(offline, "generate", generate)
+    given = ["generate", "--pack", "P", "--llm", "L", "--prompt", "a"]
+    assert re.search(r"a .* b .* - .* out of scope", run(*given).stdout)
+    assert json.loads(run(*given, "--json", "-").stdout)[0]["alpha"] is None
+
+
 @pytest.mark.parametrize(
     "extra", [[], ["--prompt", ""], ["--prompts", "absent"], ["--prompt", "a", "--max-tokens", "0"]]
 )
@@ -236,6 +247,14 @@ def test_inspect_refuses_what_is_no_pack(tmp_path: Path) -> None:
     result = run("inspect", str(tmp_path))
     assert result.exit_code == 1
     assert "not an EditPack" in result.stderr
+
+
+def test_inspect_shows_both_thresholds(tmp_path: Path) -> None:
+    pack = write_pack(tmp_path / "pack").root
+    table = run("inspect", str(pack)).stdout
+    assert "0.700 where the prompt names a subject (because)" in table
+    assert "0.800" in table
+    assert json.loads(run("inspect", str(pack), "--json", "-").stdout)["manifest"]["weight_threshold"] == 0.8
 
 
 def test_models_are_listed_and_unknown_ones_refused() -> None:

@@ -8,10 +8,14 @@ from typing import NamedTuple
 import torch
 
 from onceedit_vllm.alignment.spelling import Spellings
+from onceedit_vllm.alignment.surface import Surface
+from onceedit_vllm.config import ScopeKind
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.fusion.counts import FuseCounts
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
+from onceedit_vllm.runner.scope import PromptScope
 
 VOCAB = 12
 #: Prompts that hold this token are inside the scope of the edits.
@@ -20,6 +24,24 @@ EDITED = 7
 EOS = 0
 #: Plug-in token 5 is written 5 then 9 by the LLM; everything else is written as it is.
 SPELT = {5: [5, 9]}
+
+
+#: Prompts that hold this one name a subject too, but do not ask for an edit.
+NAMED = 6
+#: What the LLM's tokens stand for; the last is half a character.
+PIECES = [None, *(f" word{i}".encode() for i in range(1, NAMED)), b" Oslo", b" Lima", b" w8", b" w9", b" w10"]
+PIECES += ["ß".encode()[:1]]
+
+
+def some_scope(kind: ScopeKind = "subject+weight", *more: EditRecord) -> PromptScope:
+    """The real thing: it knows the subjects Oslo (token NAMED) and Lima (token EDITED)."""
+    edits = [EditRecord(id=name, prompt="p", target="t", subject=name) for name in ("Oslo", "Lima")]
+    surface = Surface("byte-level", PIECES, frozenset({EOS}), frozenset(), EOS, False)
+    return PromptScope([*edits, *more], surface, kind)
+
+
+#: An edit that no prompt can name.
+UNNAMED = EditRecord(id="unnamed", prompt="p", target="t")
 
 
 class FakeHost:

@@ -1,13 +1,26 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from onceedit_vllm.runner.gate import Gate
+from onceedit_vllm.runner.gate import Gate, prompt_key
 from onceedit_vllm.runner.options import RequestOptions
 from onceedit_vllm.runner.row import Row
 from onceedit_vllm.runner.step import FusionStep
-from tests.unit.runner.fakes import EDITED, EOS, POISON, VOCAB, FakeFuser, FakeHost, FakeSync
+from tests.unit.runner.fakes import (
+    EDITED,
+    EOS,
+    NAMED,
+    POISON,
+    UNNAMED,
+    VOCAB,
+    FakeFuser,
+    FakeHost,
+    FakeSync,
+    some_scope,
+)
 
 
 @pytest.fixture
@@ -217,3 +230,90 @@ def test_the_tally_joins_requests_and_rows(step):
     step.run(some_logits(2), [(0, Row(prompt_ids=[EDITED])), (1, Row(prompt_ids=[1]))])
     tally = step.tally()
     assert (tally["gated"], tally["bypassed"], tally["searched"], tally["left"]) == (1, 1, 1, 0)
+
+
+#: Alpha is 0.0067 on all prompts but those that hold EDITED, where it is 0.9933.
+CLOSED_ALPHA, OPEN_ALPHA = 0.0067, 0.9933
+
+
+def scoped_step(host, scope, gate=None, **settings):
+    return FusionStep(host, FakeSync(), FakeFuser(), gate or Gate(0.5), scope, **settings)
+
+
+def decided(step, *prompts):
+    """Admit and run requests, as an adapter does; those that were not admitted have no alpha."""
+    rows = [Row(prompt_ids=prompt) for prompt in prompts]
+    step.run(some_logits(len(rows)), [(i, row) for i, row in enumerate(rows) if step.admit(row)])
+    return [(row.scope, None if row.alpha is None else round(row.alpha, 4), row.gated) for row in rows]
+
+
+PROMPTS = ([1, 2], [NAMED, 2], [EDITED, 2])
+
+
+def test_by_subject_and_weight_a_prompt_that_names_none_is_never_read(host):
+    step = scoped_step(host, some_scope())
+    assert decided(step, *PROMPTS) == [
+        ("out", None, False),
+        ("subject", CLOSED_ALPHA, False),
+        ("subject", OPEN_ALPHA, True),
+    ]
+    assert list(host.texts.values()) == [[EDITED, 2]]
+    assert step.tally()["out_of_scope"] == 1
+
+
+def test_by_weight_alone_every_prompt_is_read(host):
+    assert decided(scoped_step(host, some_scope("weight")), *PROMPTS) == [
+        ("weight", CLOSED_ALPHA, False),
+        ("weight", CLOSED_ALPHA, False),
+        ("weight", OPEN_ALPHA, True),
+    ]
+
+
+def test_by_subject_alone_a_mention_opens_and_weight_is_not_asked(host):
+    step = scoped_step(host, some_scope("subject"), weight="alpha")
+    assert decided(step, *PROMPTS) == [("out", None, False), ("subject", 1.0, True), ("subject", 1.0, True)]
+    assert step._fuser.calls == [([1, 2], [1.0, 1.0], [True, True])]
+
+
+@pytest.mark.parametrize("kind", ["subject+weight", "subject"])
+def test_with_an_edit_without_a_subject_other_prompts_are_left_to_weight_alone(host, kind):
+    gate = Gate(0.0, weight_threshold=0.5)
+    first, named, _ = decided(scoped_step(host, some_scope(kind, UNNAMED), gate), *PROMPTS)
+    assert first == ("weight", CLOSED_ALPHA, False)
+    assert (named[0], named[2]) == ("subject", True)
+
+
+@pytest.mark.parametrize(
+    ("weight", "fused"), [("decided", 1.0), ("alpha", pytest.approx(OPEN_ALPHA, abs=1e-4))]
+)
+def test_what_an_open_row_is_fused_with(host, weight, fused):
+    step = scoped_step(host, some_scope(), weight=weight)
+    assert decided(step, [EDITED]) == [("subject", OPEN_ALPHA, True)]
+    assert step._fuser.calls == [([0], [fused], [True])]
+
+
+@pytest.mark.parametrize("weight", ["decided", "alpha"])
+def test_a_forced_alpha_skips_the_scope_and_is_used_as_it_is(host, weight):
+    step = scoped_step(host, some_scope("subject"), weight=weight)
+    rows = [Row(prompt_ids=prompt, options=RequestOptions(alpha=0.25)) for prompt in PROMPTS]
+    assert all(map(step.admit, rows))
+    step.run(some_logits(), list(enumerate(rows)))
+    assert step._fuser.calls == [([0, 1, 2], [0.25] * 3, [True] * 3)]
+
+
+def test_prompts_out_of_scope_are_logged_without_an_alpha(host, tmp_path):
+    log = tmp_path / "decisions.jsonl"
+    decided(scoped_step(host, some_scope(), Gate(0.5, log)), *PROMPTS)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["scope"], line["gated"]) for line in lines] == [
+        ("out", False),
+        ("subject", False),
+        ("subject", True),
+    ]
+    assert lines[0] == {"prompt": prompt_key([1, 2]), "alpha": None, "gated": False, "scope": "out"}
+
+
+def test_a_prompt_that_cannot_be_looked_at_is_left_to_the_llm(host):
+    step = scoped_step(host, some_scope())
+    assert not step.admit(Row(prompt_ids=["no id"]))
+    assert step.counts["failures"] == 1

@@ -1,0 +1,55 @@
+"""The first decision on a prompt, from its text alone: can the edits concern it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from onceedit_vllm.plugin.scope import SubjectMatcher
+
+if TYPE_CHECKING:
+    from onceedit_vllm.alignment.surface import Surface
+    from onceedit_vllm.config import ScopeKind
+    from onceedit_vllm.edits import EditRecord
+
+#: "out": the prompt names no subject, the plug-in is not asked. "subject": it names one. "weight": [WEIGHT]
+#: alone decides. "forced": the request brings its alpha, nothing was looked for.
+Verdict = Literal["out", "subject", "weight", "forced"]
+
+
+class PromptScope:
+    """Looks for the edits' subjects in prompts.
+
+    Args:
+        edits: The pack's.
+        surface: What the LLM's tokens stand for.
+        kind: ``"weight"`` looks for nothing and leaves all prompts to [WEIGHT].
+
+    Attributes:
+        mention_opens: True where a named subject is enough and [WEIGHT] is not asked.
+        num_unnamed: Edits that no text can name. Where there are any, a prompt that names no subject is
+            left to [WEIGHT] alone.
+    """
+
+    def __init__(self, edits: Sequence[EditRecord], surface: Surface, kind: ScopeKind) -> None:
+        self._matcher = None if kind == "weight" else SubjectMatcher(edits)
+        self.mention_opens = kind == "subject"
+        self.num_unnamed = len(self._matcher.unnamed) if self._matcher else 0
+        # Words do not go on across a special token, whether or not there is a space beside it.
+        self._pieces = [b" " if piece is None else piece for piece in surface.token_bytes]
+
+    def of(self, prompt_ids: Sequence[int]) -> Verdict:
+        """What the subjects say about a prompt in LLM tokens."""
+        if self._matcher is None:
+            return "weight"
+        if self._matcher.find(self.text_of(prompt_ids)):
+            return "subject"
+        return "weight" if self.num_unnamed else "out"
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of LLM tokens. Half a character, and an id without a token, part words."""
+        try:
+            text = b"".join(map(self._pieces.__getitem__, ids))
+        except IndexError:  # models have more rows than their tokenizers have tokens
+            text = b"".join(self._pieces[i] if i < len(self._pieces) else b" " for i in ids)
+        return text.decode(errors="replace")

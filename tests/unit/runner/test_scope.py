@@ -1,0 +1,45 @@
+"""Prompts in LLM tokens: their text, and what their subjects say."""
+
+from __future__ import annotations
+
+import pytest
+
+from onceedit_vllm.alignment.surface import Surface
+from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.runner.scope import PromptScope
+from tests.unit.runner.fakes import EDITED, EOS, NAMED, UNNAMED, some_scope
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "other"),
+    [("subject+weight", "subject", "out"), ("subject", "subject", "out"), ("weight", "weight", "weight")],
+)
+def test_verdicts(kind, named, other):
+    scope = some_scope(kind)
+    assert (scope.of([1, NAMED]), scope.of([EDITED])) == (named, named)
+    assert (scope.of([1, 2]), scope.of([])) == (other, other)
+    assert scope.mention_opens == (kind == "subject")
+
+
+def test_an_edit_without_a_subject_keeps_other_prompts_from_being_out():
+    scope = some_scope("subject+weight", UNNAMED)
+    assert (scope.num_unnamed, scope.of([1]), scope.of([NAMED])) == (1, "weight", "subject")
+
+
+def test_a_name_may_span_tokens_but_not_a_special_one():
+    pieces = [None, b" Vel", b"corp", b"so"]
+    scope = PromptScope(
+        [EditRecord(id="a", prompt="p", target="t", subject="Velcorp")],
+        Surface("byte-level", pieces, frozenset({EOS}), frozenset(), EOS, False),
+        "subject+weight",
+    )
+    assert scope.of([3, 1, 2]) == "subject"
+    assert scope.of([1, EOS, 2]) == "out"
+    # No space between a chat's marker and the name.
+    assert scope.text_of([3, EOS, 1, 2]) == "so  Velcorp"
+
+
+def test_half_a_character_and_an_id_without_a_token_part_words():
+    scope = some_scope()
+    assert scope.text_of([NAMED, 11, 500, EDITED]) == " Oslo\ufffd  Lima"
+    assert scope.of([11, 500, EDITED]) == "subject"
