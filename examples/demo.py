@@ -1,36 +1,50 @@
 """The whole way: edit one small model once, then ask two LLMs served by vLLM.
 
 Run by ``make demo``. Exits with 1 when an edited prompt is wrong on either LLM, or when an unrelated
-prompt no longer gets the very tokens that plain vLLM gives.
+prompt no longer gets the very tokens that the LLM gives without the edits.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
-
-# The libraries' start-up chatter would bury the tables; set VLLM_LOGGING_LEVEL=INFO to see vLLM's.
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("PYTHONWARNINGS", "ignore")
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from onceedit_vllm import EditPack, align, edit
+from onceedit_vllm import EditingConfig, EditPack, align, edit, load_edits
+from onceedit_vllm.cli.quiet import library_log
+from onceedit_vllm.editing.pool import TextPool
 from onceedit_vllm.models import resolve_model
 from onceedit_vllm.runner.offline import Generation, generate
+from onceedit_vllm.terminal import standard_output
 
 DATA = Path(__file__).parent / "data"
-console = Console()
+#: What is counted, and what "right" means for it.
+KINDS = {
+    "edit": "edits right",
+    "rephrase": "rephrases right",
+    "neighbour": "neighbours token-identical to the LLM without the edits",
+    "unrelated": "unrelated prompts token-identical to the LLM without the edits",
+}
+
+
+class Question(NamedTuple):
+    """A prompt, and what must be answered: the target, or None for what the LLM says anyway."""
+
+    kind: str
+    prompt: str
+    target: str | None
 
 
 def main() -> int:
@@ -40,23 +54,36 @@ def main() -> int:
     parser.add_argument("--plugin", default="smollm2-135m", help="the small model that is edited")
     parser.add_argument("--llm", nargs="+", default=["gemma-3-270m", "smollm2-135m"], help="served models")
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="pack and answers go here")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
     args = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with library_log("demo"):
+        return run(args, Console(file=standard_output()))
 
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Edit, ask every LLM, write the summary."""
     clock = Clock()
-    for name in {args.plugin, *args.llm}:
+    for name in dict.fromkeys([args.plugin, *args.llm]):
         resolve_model(name)
     clock.lap("models")
     console.rule(f"[bold]Editing {args.plugin} once")
-    pack = edit(args.plugin, args.edits, args.out / "pack", overwrite=True)
+    config = EditingConfig(seed=args.seed)
+    pack = edit(args.plugin, args.edits, args.out / "pack", config=config, overwrite=True)
+    console.print(f"{pack.report.num_learnt} of {len(pack.edits)} edits learnt")
     clock.lap("editing")
-    prompts = collect_prompts(pack, args.unrelated.read_text(encoding="utf-8").splitlines())
+    questions, left_out = apart(args.edits, collect(pack, args.unrelated), config)
+    for text in left_out:
+        console.print(f"Not counted, because training can generate it: {text!r}", markup=False)
     results = {}
     for llm in args.llm:
-        results[llm] = ask(llm, pack, prompts, args.out)
+        results[llm] = ask(llm, pack, questions, args.out, console)
         clock.lap(llm)
     summary = {
         "command": " ".join(["demo.py", *sys.argv[1:]]),
         **machine(),
+        "questions_sha256": sha256([args.edits, args.unrelated]),
+        "left_out": left_out,
         "seconds": clock.laps,
         "llms": results,
     }
@@ -89,16 +116,36 @@ def machine() -> dict[str, object]:
     }
 
 
-def collect_prompts(pack: EditPack, unrelated: Iterable[str]) -> list[tuple[str, str, str | None]]:
-    """(kind, prompt, wanted answer); neighbours and unrelated prompts want what the LLM says anyway."""
-    rows: list[tuple[str, str, str | None]] = [("edit", e.prompt, e.target) for e in pack.edits]
-    rows += [("rephrase", prompt, e.target) for e in pack.edits for prompt in e.rephrases]
-    rows += [("neighbour", prompt, None) for e in pack.edits for prompt in e.locality]
-    return rows + [("unrelated", prompt, None) for prompt in unrelated if prompt.strip()]
+def sha256(files: Iterable[Path]) -> str:
+    """Of the files one after another: which questions were asked."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def collect(pack: EditPack, unrelated: Path) -> list[Question]:
+    """The edits' own prompts, their rephrases and neighbours, and prompts about something else."""
+    asked = [Question("edit", e.prompt, e.target) for e in pack.edits]
+    asked += [Question("rephrase", prompt, e.target) for e in pack.edits for prompt in e.rephrases]
+    asked += [Question("neighbour", prompt, None) for e in pack.edits for prompt in e.locality]
+    lines = unrelated.read_text(encoding="utf-8").splitlines()
+    return asked + [Question("unrelated", prompt, None) for prompt in lines if prompt.strip()]
+
+
+def apart(
+    edits: Path, questions: Sequence[Question], config: EditingConfig
+) -> tuple[list[Question], list[str]]:
+    """The questions that neither training nor calibration can have seen, and the texts of the others.
+
+    The edits' own prompts are what is trained; they are asked all the same.
+    """
+    pool = TextPool(load_edits(edits), None, config)
+    others = [question.prompt for question in questions if question.kind != "edit"]
+    known = {overlap.text for overlap in pool.overlaps(others)}
+    kept = [question for question in questions if question.kind == "edit" or question.prompt not in known]
+    return kept, sorted(known)
 
 
 def ask(
-    llm: str, pack: EditPack, prompts: list[tuple[str, str, str | None]], out: Path
+    llm: str, pack: EditPack, questions: Sequence[Question], out: Path, console: Console
 ) -> dict[str, list[int]]:
     """Align, serve, and print what the LLM said before and says now."""
     console.rule(f"[bold]{llm}, served by vLLM with the edits")
@@ -107,10 +154,17 @@ def ask(
         f"{report.num_anchors} anchors, round trip {report.round_trip_fidelity:.2%}, {report.seconds:.1f} s, "
         f"{report.bytes_held / 1e6:.1f} MB held where dense maps take {report.bytes_dense / 1e9:.1f} GB"
     )
-    answers = generate(pack.root, llm, [prompt for _, prompt, _ in prompts], compare=True, max_tokens=16)
-    (out / f"answers-{Path(llm).name}.json").write_text(json.dumps([asdict(a) for a in answers], indent=1))
-    console.print(as_table(prompts, answers))
-    return count(prompts, answers)
+    answers = generate(pack.root, llm, [q.prompt for q in questions], compare=True, max_tokens=16)
+    written = [q._asdict() | asdict(a) for q, a in zip(questions, answers, strict=True)]
+    (out / f"answers-{Path(llm).name}.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
+    counts = {}
+    for kind, label in KINDS.items():
+        rows = [(q, a) for q, a in zip(questions, answers, strict=True) if q.kind == kind]
+        console.print(as_table(label, rows))
+        marks = [is_right(answer, question.target) for question, answer in rows]
+        console.print(f"  {sum(marks)} of {len(marks)} {label}\n")
+        counts[kind] = [sum(marks), len(marks)]
+    return counts
 
 
 def is_right(answer: Generation, target: str | None) -> bool:
@@ -120,37 +174,23 @@ def is_right(answer: Generation, target: str | None) -> bool:
     return answer.text.strip().rstrip(".") == target
 
 
-def as_table(prompts: list[tuple[str, str, str | None]], answers: list[Generation]) -> Table:
-    table = Table("", "prompt", "the LLM said", "it says now", "alpha", "gate", row_styles=["", "dim"])
-    for (kind, prompt, target), answer in zip(prompts, answers, strict=True):
-        mark = "[green]✓[/]" if is_right(answer, target) else "[red]✗[/]"
-        now = "[i](the same)[/]" if answer.token_ids == answer.plain_token_ids else escape(answer.text)
-        before = escape(answer.plain_text or "")
-        gate = "open" if answer.gated else "closed"
-        table.add_row(f"{mark} {kind}", escape(prompt), before, now, f"{answer.alpha:.3f}", gate)
+def as_table(title: str, rows: Sequence[tuple[Question, Generation]]) -> Table:
+    table = Table(title=title, title_justify="left", row_styles=["", "dim"])
+    table.add_column("", width=1)
+    for name, share in (("prompt", 4), ("the LLM said", 3), ("it says now", 3)):
+        table.add_column(name, ratio=share, overflow="fold")
+    for question, answer in rows:
+        mark = "[green]✓[/]" if is_right(answer, question.target) else "[red]✗[/]"
+        same = answer.token_ids == answer.plain_token_ids
+        now = "[i](the same)[/]" if same else escape(answer.text)
+        table.add_row(mark, escape(question.prompt), escape(answer.plain_text or ""), now)
     return table
 
 
 def escape(text: str) -> str:
-    """One short line, with rich's markup switched off."""
+    """One line, with rich's markup switched off."""
     line = " ".join(text.split())
-    return (line if len(line) <= 60 else line[:57] + "...").replace("[", r"\[")
-
-
-def count(prompts: list[tuple[str, str, str | None]], answers: list[Generation]) -> dict[str, list[int]]:
-    """Print the counts; kind -> [right, all]."""
-    labels = {
-        "edit": "edits right",
-        "rephrase": "rephrases right",
-        "neighbour": "neighbours token-identical to plain vLLM",
-        "unrelated": "unrelated prompts token-identical to plain vLLM",
-    }
-    counts = {}
-    for kind, label in labels.items():
-        marks = [is_right(a, target) for (k, _, target), a in zip(prompts, answers, strict=True) if k == kind]
-        console.print(f"  {sum(marks)} of {len(marks)} {label}")
-        counts[kind] = [sum(marks), len(marks)]
-    return counts
+    return (line if len(line) <= 100 else line[:97] + "...").replace("[", r"\[")
 
 
 def is_passed(counts: dict[str, list[int]]) -> bool:

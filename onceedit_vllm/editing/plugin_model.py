@@ -22,6 +22,7 @@ from onceedit_vllm.editing.batches import (
     model_inputs,
 )
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.machine import has_fast_bfloat16
 from onceedit_vllm.pack import base_fingerprint
 
 if TYPE_CHECKING:
@@ -227,11 +228,7 @@ def to_tensors(examples: Sequence[Encoded], plugin: EditablePlugIn) -> Batch:
 
 
 def choose_compute_dtype(setting: str) -> torch.dtype:
-    """Resolve "auto": bfloat16 on a GPU or a CPU with instructions for it, else float32."""
-    if setting != "auto":
-        return torch.bfloat16 if setting == "bfloat16" else torch.float32
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    fast = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if fast else torch.float32
+    """Resolve "auto": bfloat16 where it is fast, else float32."""
+    if setting == "auto":
+        return torch.bfloat16 if has_fast_bfloat16() else torch.float32
+    return torch.bfloat16 if setting == "bfloat16" else torch.float32

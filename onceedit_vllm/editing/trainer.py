@@ -21,7 +21,7 @@ from onceedit_vllm.editing.progress import TrainingProgress
 #: Share of the planned steps over which the learning rate rises.
 WARM_UP = 0.06
 #: Rounds before the first judgement; earlier it would only cost time.
-FIRST_JUDGED_ROUND = 2
+FIRST_JUDGED_ROUND = 4
 _LARGEST_GRADIENT_NORM = 1.0
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from onceedit_vllm.config import GenerationConfig, ServingConfig
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.machine import has_fast_bfloat16
 from onceedit_vllm.runner.gate import prompt_key
 
 if TYPE_CHECKING:
@@ -73,14 +74,15 @@ def generate(
     """Answer prompts with an LLM that knows the pack's edits.
 
     Every answer runs to ``max_tokens`` inside the engine and is cut at its end-of-sequence token
-    afterwards, so that edited and plain runs see the same batch shapes: bf16 kernels round
-    differently at other batch sizes, and "unchanged" could not be told from "rounded".
+    afterwards. Plain answers come from the same engine with the edits switched off per request, one pass
+    after the other: both passes see the same batch shapes. Kernels round differently at other batch
+    sizes, and "unchanged" could not be told from "rounded".
 
     Args:
         pack: An EditPack folder. Ignored where ``config`` is given.
         llm: The served model: a known name, a folder or a hub id.
         prompts: Texts to continue, as they are (no chat template).
-        compare: Also ask the LLM without the processor, in an engine of its own.
+        compare: Also ask the LLM without the edits.
         max_tokens: Longest answer, in LLM tokens.
         temperature: 0 is greedy.
         seed: Makes sampling repeatable; the same in both runs.
@@ -99,13 +101,16 @@ def generate(
 
     from vllm import SamplingParams  # takes seconds: after everything that can be refused at once
 
-    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed, ignore_eos=True)
-    plain = _run(folder, prompts, params, {}, engine_args) if compare else [None] * len(prompts)
+    shared: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    params = SamplingParams(**shared, ignore_eos=True)
+    off = SamplingParams(**shared, ignore_eos=True, extra_args={"onceedit": False})
     with tempfile.TemporaryDirectory(prefix="onceedit-") as scratch:
         log = Path(scratch) / "decisions.jsonl"
         logged = config.model_copy(update={"decisions_log": log})
-        edited = _run(folder, prompts, params, _processor_args(logged), engine_args)
+        passes = [params, off] if compare else [params]
+        edited, *rest = _run(folder, prompts, passes, _processor_args(logged), engine_args)
         decisions = _read_decisions(log)
+    plain = rest[0] if rest else [None] * len(prompts)
     return [
         Generation(
             prompt, answer.text, answer.token_ids, *_decision(decisions, answer), *_plain_fields(before)
@@ -144,15 +149,16 @@ def _read_decisions(log: Path) -> dict[str, Decision]:
 def _run(
     folder: Path,
     prompts: Sequence[str],
-    params: SamplingParams,
+    passes: Sequence[SamplingParams],
     processor_args: dict[str, Any],
     engine_args: Any,
-) -> list[_Answer]:
-    engine = create_llm(folder, **processor_args, **engine_args)
+) -> list[list[_Answer]]:
+    """The answers of each pass over the prompts; nothing is kept from one pass for the next."""
+    engine = create_llm(folder, **processor_args, **{"enable_prefix_caching": False, **engine_args})
     try:
-        outputs = engine.generate(list(prompts), params, use_tqdm=False)
         stop_ids = _stop_ids(engine)
-        return [_cut(engine, output, stop_ids) for output in outputs]
+        outputs = [engine.generate(list(prompts), params, use_tqdm=False) for params in passes]
+        return [[_cut(engine, output, stop_ids) for output in answered] for answered in outputs]
     finally:
         close_llm(engine)
 
@@ -163,7 +169,7 @@ def create_llm(folder: Path, **engine_args: Any) -> LLM:
     from vllm.platforms import current_platform
 
     defaults: dict[str, Any] = {
-        "dtype": "bfloat16",
+        "dtype": "bfloat16" if has_fast_bfloat16() else "float32",
         "enforce_eager": True,
         "max_model_len": min(LONGEST_TEXT, _context_of(folder)),
         "max_num_seqs": 64,

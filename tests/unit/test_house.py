@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": set(),
     "edits": set(),
+    "machine": set(),
     "models": set(),
     "folders": set(),
     "testing": set(),
@@ -34,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runner": {"alignment", "fusion", "plugin", "editing", "models", "pack"},
     "cli": {"alignment", "fusion", "plugin", "editing", "models", "pack", "doctor", "evaluation", "runner"},
 }
-EVERYWHERE = {"errors", "config", "edits"}
+EVERYWHERE = {"errors", "config", "edits", "machine"}
 EDGES = {"vllm", "ray", "transformers"}
 
 

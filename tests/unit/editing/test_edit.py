@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.edit import edit
@@ -28,7 +28,12 @@ QUICK = EditingConfig(
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_model(tmp_path_factory.mktemp("toy") / "llama", tied=True)
+    folder = save_toy_model(tmp_path_factory.mktemp("toy") / "llama", tied=True)
+    # Embeddings are not trained, and the toy's are so short that no logit over them could be large.
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"] *= 6
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def weights(pack: EditPack) -> dict[str, torch.Tensor]:
