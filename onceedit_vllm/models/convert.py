@@ -1,7 +1,8 @@
 """From a GGUF file to a folder of bf16 safetensors and a tokenizer, in a process of its own.
 
 The child process keeps transformers' bars and warnings out of the caller's terminal, and gives the
-memory of the tensors and of the file's vocabulary back when it ends. It says one line per stage on standard output.
+memory of the tensors and of the file's vocabulary back when it ends. It says one line per stage on
+standard output.
 """
 
 from __future__ import annotations
