@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -56,8 +56,9 @@ def library_log(command: str) -> Iterator[Path | None]:
         with log, kept_terminal(log):
             yield path
     finally:
-        if path.stat().st_size == 0:
-            path.unlink()
+        with suppress(FileNotFoundError):  # twenty newer commands, and the log is gone while we ran
+            if path.stat().st_size == 0:
+                path.unlink()
 
 
 def quiet_bars() -> None:
@@ -76,9 +77,9 @@ def _open_log(command: str) -> TextIO | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         log = (folder / name).open("a", encoding="utf-8", buffering=1)
-        by_age = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-        for old in by_age[:-NUM_LOGS]:
-            old.unlink(missing_ok=True)
     except OSError:
         return None
+    with suppress(OSError):  # another command may be removing the same files
+        for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-NUM_LOGS]:
+            old.unlink(missing_ok=True)
     return log

@@ -94,6 +94,14 @@ def test_a_log_without_words_is_not_kept(logs: Path) -> None:
     assert list(logs.iterdir()) == []
 
 
+def test_a_log_that_others_removed_meanwhile_is_no_error(logs: Path) -> None:
+    with library_log("demo") as log:
+        assert log is not None
+        log.unlink()
+        print("noise")
+    assert list(logs.iterdir()) == []
+
+
 def test_the_newest_logs_are_kept(logs: Path) -> None:
     logs.mkdir()
     for age in range(NUM_LOGS + 5):
