@@ -17,6 +17,7 @@ from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.alignment.statistics import Progress
 from onceedit_vllm.alignment.tables import Tables, build_tables, restore_tables
 from onceedit_vllm.config import AlignmentConfig, cache_dir
+from onceedit_vllm.terminal import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,9 +138,8 @@ def _progress_bar(total: int, *, show: bool) -> Iterator[Progress]:
         yield lambda rows: None
         return
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
 
     columns = (TextColumn("measuring the relative maps"), BarColumn(), TimeRemainingColumn())
-    with Bar(*columns) as bar:
+    with progress_bar(*columns, shown=True) as bar:
         task = bar.add_task("rows", total=total)
         yield lambda rows: bar.advance(task, rows)

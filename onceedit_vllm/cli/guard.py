@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import traceback
 from collections.abc import Callable
 from typing import ParamSpec
@@ -11,38 +10,51 @@ from typing import ParamSpec
 import typer
 
 from onceedit_vllm.cli.output import say
+from onceedit_vllm.cli.quiet import debugging, library_log
 from onceedit_vllm.errors import BadInputError, OnceEditError
 
 P = ParamSpec("P")
 
-DEBUG_VARIABLE = "ONCEEDIT_DEBUG"
 FAILED, BAD_ARGUMENTS, INTERRUPTED = 1, 2, 130
 
 
-def debugging() -> bool:
-    """Whether the user wants tracebacks and the libraries' own words."""
-    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
-
-
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a command: bad input exits with 2, a failed job with 1, Ctrl-C with 130."""
+    """Wrap a command: bad input exits with 2, a failed job with 1, Ctrl-C with 130.
+
+    What libraries print meanwhile goes to a log, which the message of a failure names.
+    """
+    name = command.__module__.rpartition(".")[2]
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        log = None
         try:
-            command(*args, **kwargs)
+            with library_log(name) as log:
+                _traced(command, *args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
             say("Stopped. Nothing half-written was left behind.", style="yellow")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            if debugging():
-                say(traceback.format_exc().rstrip())
             say(f"Error: {describe(error)}", style="red")
+            if log is not None and log.exists():
+                say(f"What the libraries printed is in {log} (`onceedit --verbose ...` shows it instead).")
             raise typer.Exit(BAD_ARGUMENTS if isinstance(error, BadInputError) else FAILED) from None
 
     return run
+
+
+def _traced(command: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Run `command`; the traceback of what nobody expected goes where the libraries' words go."""
+    try:
+        command(*args, **kwargs)
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if debugging() or not isinstance(error, OnceEditError):
+            traceback.print_exc()
+        raise
 
 
 def describe(error: Exception) -> str:

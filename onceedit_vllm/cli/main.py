@@ -9,8 +9,7 @@ import typer
 
 import onceedit_vllm
 from onceedit_vllm.cli import align, doctor, edit, generate, inspect, models
-from onceedit_vllm.cli.guard import DEBUG_VARIABLE
-from onceedit_vllm.cli.quiet import quiet_logs
+from onceedit_vllm.cli.quiet import DEBUG_VARIABLE, VERBOSE_VARIABLE
 
 app = typer.Typer(
     name="onceedit",
@@ -38,14 +37,23 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _set_up(
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help=f"Show what the libraries print, instead of keeping it in a log (or {VERBOSE_VARIABLE}=1).",
+        ),
+    ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help=f"Show tracebacks and the libraries' logs (or {DEBUG_VARIABLE}=1)."),
+        typer.Option("--debug", help=f"As --verbose, and show tracebacks (or {DEBUG_VARIABLE}=1)."),
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    if debug:
-        os.environ[DEBUG_VARIABLE] = "1"
-    quiet_logs()
+    for wanted, variable in ((verbose, VERBOSE_VARIABLE), (debug, DEBUG_VARIABLE)):
+        if wanted:
+            os.environ[variable] = "1"
+    # The processes that vLLM starts would warn about it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.terminal import error_console, kept_terminal
 
 #: ``--json -`` means standard output.
 STANDARD_OUTPUT = "-"
@@ -22,7 +22,7 @@ STANDARD_OUTPUT = "-"
 
 def say(text: str, *, style: str = "") -> None:
     """A line for people, on standard error, as it is (no markup, no wrapping)."""
-    Console(stderr=True, soft_wrap=True).print(text, style=style, markup=False, highlight=False)
+    error_console(soft_wrap=True).print(text, style=style, markup=False, highlight=False)
 
 
 def check_json_target(target: str | None) -> None:
@@ -42,28 +42,10 @@ def check_json_target(target: str | None) -> None:
 
 @contextlib.contextmanager
 def reserved_stdout() -> Iterator[TextIO]:
-    """Give the real standard output to the caller, and send what others print to standard error.
-
-    vLLM logs to standard output, also from its child processes, so the file descriptor itself is
-    turned over, not only ``sys.stdout``.
-    """
-    sys.stdout.flush()
-    try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # a stand-in without a descriptor, as in tests
-        real = sys.stdout
-        with contextlib.redirect_stdout(sys.stderr):
-            yield real
-        return
-    kept = os.dup(descriptor)
-    os.dup2(2, descriptor)
-    with os.fdopen(os.dup(kept), "w", encoding="utf-8") as answer:
-        try:
-            yield answer
-        finally:
-            sys.stdout.flush()
-            os.dup2(kept, descriptor)
-            os.close(kept)
+    """Give the real standard output to the caller; what others print goes to the log or to standard error."""
+    with kept_terminal() as answer:
+        yield answer
+        answer.flush()
 
 
 def give_json(value: Any, target: str, answer: TextIO) -> None:

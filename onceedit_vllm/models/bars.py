@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+
+from onceedit_vllm import terminal
 
 #: Sets how much is done, and optionally what is being done.
 Report = Callable[[int, str | None], None]
@@ -32,14 +32,13 @@ def progress_bar(title: str, total: int, *, shown: bool, in_bytes: bool = False)
         shown: False shows nothing.
         in_bytes: Label the amount as a download.
     """
-    console = Console(stderr=True)
     amount: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
     if in_bytes:
         amount = (DownloadColumn(), TransferSpeedColumn())
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), *amount, TimeElapsedColumn())
-    if shown and not console.is_terminal:
-        console.print(f"{title} ...")
-    with Progress(*columns, console=console, disable=not shown) as progress:
+    with terminal.progress_bar(*columns, shown=shown) as progress:
+        if shown and not progress.console.is_terminal:
+            progress.console.print(f"{title} ...")
         task = progress.add_task(title, total=total)
 
         def report(done: int, doing: str | None = None) -> None:

@@ -1,7 +1,8 @@
 """From a GGUF file to a folder of bf16 safetensors and a tokenizer, in a process of its own.
 
 The child process keeps transformers' bars and warnings out of the caller's terminal, and gives the
-memory of the dequantised tensors back when it ends. It says one line per stage on standard output.
+memory of the tensors and of the file's vocabulary back when it ends. It says one line per stage on
+standard output.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.models.bars import progress_bar
+from onceedit_vllm.models.gguf_weights import shared_reader, write_weights
 from onceedit_vllm.models.recipes import CHECK_ANSWER, CHECK_PROMPT, RECIPES, Recipe
 
-_STAGES = ("reading the weights", "reading the tokenizer", "writing", "checking", "done")
+_STAGES = ("the weights", "the tokenizer", "the check", "done")
 _QUIET = {
     "HF_HUB_OFFLINE": "1",
     "PYTHONWARNINGS": "ignore",
@@ -65,29 +67,17 @@ def convert(recipe: Recipe, gguf: Path, out: Path, *, progress: bool) -> None:
 
 def _convert_here(recipe: Recipe, gguf: Path, out: Path) -> None:
     """The work of the child process."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer
 
-    _say("reading the weights")
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    # The weights are plain now; transformers refuses to save while these say otherwise.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    _say("reading the tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with shared_reader():
+        _say("the weights")
+        write_weights(gguf, out, recipe.title)
+        _say("the tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     _mend_tokenizer(tokenizer, recipe)
-    _say("writing")
-    model.config._name_or_path = model.name_or_path = recipe.title
-    model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     _write_bos_setting(out / "tokenizer_config.json", recipe.adds_bos)
-    _say("checking")
+    _say("the check")
     _check(out, recipe)
     _say("done")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.terminal import standard_error
 
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
@@ -29,7 +31,7 @@ def fetch_from_hub(hub_id: str, *, progress: bool) -> Path:
 
     try:
         with _bars(shown=progress):
-            return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))
+            return Path(snapshot_download(hub_id, allow_patterns=list(_FILES), tqdm_class=_bar_class()))
     except GatedRepoError as error:
         mend = "it is gated. Accept its terms on its page and log in with `hf auth login`."
         raise ModelError(f"{hub_id}: {mend}") from error
@@ -48,6 +50,17 @@ def fetch_from_hub(hub_id: str, *, progress: bool) -> Path:
             "network (and HF_ENDPOINT, HF_HUB_OFFLINE), or pass a folder with the model. "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'})"
         ) from error
+
+
+def _bar_class() -> type[Any]:
+    """huggingface_hub's bar, on the real standard error."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **({"file": standard_error()} | settings))  # type: ignore[no-untyped-call]
+
+    return Bar
 
 
 @contextmanager

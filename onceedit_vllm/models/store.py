@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -11,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from filelock import FileLock, Timeout
 
 from onceedit_vllm.config import cache_dir
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.models.recipes import RECIPE_VERSION, Recipe
+from onceedit_vllm.terminal import error_console
 
 _MANIFEST = "onceedit_model.json"
 
@@ -53,14 +53,22 @@ def is_whole(folder: Path, recipe: Recipe) -> bool:
 
 @contextmanager
 def locked(path: Path, *, waiting: str) -> Iterator[None]:
-    """Hold a lock file, so that one process builds while the others wait; the OS frees it on death."""
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            Console(stderr=True).print(waiting)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    """Hold a lock file, so that one process builds while the others wait; the OS frees it on death.
+
+    Args:
+        path: The file, which stays when it is no longer held.
+        waiting: What the user is told when another process holds it.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        error_console().print(waiting)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def open_store() -> Path:

@@ -38,3 +38,7 @@ def test_generate_compares_and_prints_nothing_but_json(llm_dir: Path, pack_dir: 
     assert (outside["alpha"], outside["gated"]) == (None, False)
     assert outside["token_ids"] == outside["plain_token_ids"]
     assert edited["token_ids"] != edited["plain_token_ids"]
+    # What vLLM, its engines among it, printed is in the log, and the screen stayed clean.
+    (log,) = (work / "cache" / "logs").iterdir()
+    assert "EngineCore" in log.read_text(encoding="utf-8")
+    assert done.stderr == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from onceedit_vllm.errors import BadInputError, ModelError
 from onceedit_vllm.models import RECIPES, Recipe, cached_model, fetch_model, resolve, resolve_model
 from onceedit_vllm.models.store import models_dir, seal
+from onceedit_vllm.terminal import kept_terminal
 from onceedit_vllm.testing import save_toy_model
 
 NAME = "smollm2-135m"
@@ -176,6 +178,26 @@ def test_a_hub_id_out_of_reach_is_a_model_error(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ModelError, match="hub could not be reached") as caught:
         resolve_model("someone/some-model", progress=False)
     assert "pass a folder" in str(caught.value)
+
+
+def test_bars_of_a_hub_model_reach_the_screen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub
+
+    def download(*_: Any, tqdm_class: Any, **__: Any) -> str:
+        print("noise", file=sys.stderr)
+        with tqdm_class(desc="the bar of the download", total=1) as bar:
+            bar.update()
+        return str(save_toy_model(tmp_path / "toy"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with (tmp_path / "log").open("a") as log, kept_terminal(log):
+        resolve_model("someone/some-model")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "the bar of the download" in captured.err
+    assert "noise" in (tmp_path / "log").read_text()
 
 
 def test_a_hub_model_must_be_whole_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
