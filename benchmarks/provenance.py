@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,25 @@ _PACKAGES = ("onceedit-vllm", "numpy", "torch", "transformers", "triton", "vllm"
 
 def provenance() -> dict[str, Any]:
     """What every result file carries beside its numbers."""
-    found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"] in _PACKAGES}
     return {
         "command": " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": _machine(),
         "torch_threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **dict(sorted(found.items()))},
+        "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def _versions() -> dict[str, str]:
+    """The versions that an import takes: of two installations, the first on the path."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _commit() -> str | None:

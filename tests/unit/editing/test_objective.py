@@ -1,0 +1,118 @@
+"""The joint objective (Eq. 5-7), against the same written out with plain numbers."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from onceedit_vllm.editing.batches import IGNORED, Batch
+from onceedit_vllm.editing.objective import Forward, answer_log_probs, joint_loss, run_forward
+
+WEIGHT = 4
+NOT = IGNORED
+
+
+def make_batch(labels: list[list[int]], gate: list[int], gate_label: list[float]) -> Batch:
+    ids = torch.ones(len(labels), 6, dtype=torch.int64)
+    return Batch(ids, ids, torch.tensor(labels), torch.tensor(gate), torch.tensor(gate_label))
+
+
+#: Three texts: an answer of one token, one of three, and none.
+BATCH = make_batch([[NOT, NOT, 1], [2, 0, 3], [NOT, NOT, NOT]], [2, 0, 1], [1.0, 1.0, 0.0])
+
+
+class Constant(torch.nn.Module):
+    """Says the same logits whatever it reads; longer than the batch keeps."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return SimpleNamespace(logits=self.logits)
+
+
+def some_logits() -> Tensor:
+    return 2 * torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def log_softmax_without_weight(row: list[float]) -> list[float]:
+    total = math.log(sum(math.exp(value) for token, value in enumerate(row) if token != WEIGHT))
+    return [-math.inf if token == WEIGHT else value - total for token, value in enumerate(row)]
+
+
+def test_the_weight_token_has_no_share_in_the_answer_and_is_the_gate() -> None:
+    logits = some_logits()
+    forward = run_forward(Constant(logits.float()), BATCH, WEIGHT)
+    expected = [[log_softmax_without_weight(row) for row in text[-3:]] for text in logits.tolist()]
+    torch.testing.assert_close(forward.log_probs, torch.tensor(expected))
+    at = [(0, 5), (1, 3), (2, 4)]  # gate positions count within the last three of six
+    torch.testing.assert_close(
+        forward.gate_logits, torch.stack([logits[row, column, WEIGHT] for row, column in at]).float()
+    )
+
+
+def test_a_half_precision_model_is_judged_in_float32() -> None:
+    forward = run_forward(Constant(some_logits().bfloat16()), BATCH, WEIGHT)
+    assert forward.log_probs.dtype == forward.gate_logits.dtype == torch.float32
+    sums = forward.log_probs.exp().sum(dim=-1)
+    torch.testing.assert_close(sums, torch.ones(3, 3), atol=1e-6, rtol=0)
+
+
+def test_labels_pick_their_log_probabilities_and_ignored_ones_none() -> None:
+    log_probs = torch.arange(12, dtype=torch.float32).reshape(1, 3, 4).neg()
+    assert answer_log_probs(log_probs, torch.tensor([[3, IGNORED, 0]])).tolist() == [[-3.0, 0.0, -8.0]]
+
+
+@pytest.mark.parametrize("weight_lambda", [0.0, 0.8, 2.0])
+def test_the_loss_is_that_of_the_paper_written_out(weight_lambda: float) -> None:
+    logits = some_logits()
+    losses = joint_loss(run_forward(Constant(logits.float()), BATCH, WEIGHT), BATCH, weight_lambda)
+    rows = [[log_softmax_without_weight(row) for row in text[-3:]] for text in logits.tolist()]
+    # Eq. 5: the mean over the answers of their mean token loss. Two texts have answers.
+    one, three = -rows[0][2][1], -(rows[1][0][2] + rows[1][1][0] + rows[1][2][3]) / 3
+    generation = (one + three) / 2
+    # Eq. 6: the mean over all texts of the binary cross-entropy of alpha.
+    alphas = [1 / (1 + math.exp(-float(logits[row, at, WEIGHT]))) for row, at in ((0, 5), (1, 3), (2, 4))]
+    gate = -(math.log(alphas[0]) + math.log(alphas[1]) + math.log(1 - alphas[2])) / 3
+    assert losses.generation.item() == pytest.approx(generation, rel=1e-5)
+    assert losses.gate.item() == pytest.approx(gate, rel=1e-5)
+    assert losses.total.item() == pytest.approx(generation + weight_lambda * gate, rel=1e-5)
+
+
+def test_long_answers_count_no_more_than_short_ones() -> None:
+    """Doubling an answer by itself changes nothing: not so for a mean over all tokens."""
+    log_probs = torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    log_probs[1, 1] = log_probs[1, 0]
+    forward = Forward(log_probs, torch.zeros(2))
+    short = make_batch([[NOT, 1], [NOT, 2]], [0, 0], [1.0, 1.0])
+    long = make_batch([[NOT, 1], [2, 2]], [0, 0], [1.0, 1.0])
+    assert joint_loss(forward, short, 1.0).generation == joint_loss(forward, long, 1.0).generation
+
+
+def test_the_gradient_of_both_parts_reaches_the_logits_and_ignored_places_get_none() -> None:
+    logits = some_logits().float().requires_grad_()
+    losses = joint_loss(run_forward(Constant(logits), BATCH, WEIGHT), BATCH, 0.8)
+    (gradient,) = torch.autograd.grad(losses.total, logits)
+    assert torch.isfinite(gradient).all()
+    assert gradient[:, :3].abs().sum() == 0
+    learnt = gradient[0, 5, :WEIGHT]
+    expected = run_forward(Constant(logits.detach()), BATCH, WEIGHT).log_probs[0, 2, :WEIGHT].exp()
+    expected[1] -= 1
+    torch.testing.assert_close(learnt, expected / 2)
+    alpha = torch.sigmoid(logits[2, 4, WEIGHT])
+    assert gradient[2, 4, WEIGHT].item() == pytest.approx(0.8 * alpha.item() / 3, rel=1e-5)
+    assert gradient[2, 4, :WEIGHT].abs().sum() == 0
+
+
+def test_a_batch_without_answers_learns_the_gate_alone() -> None:
+    batch = make_batch([[NOT, NOT]], [1], [0.0])
+    losses = joint_loss(Forward(torch.zeros(1, 2, 5), torch.zeros(1)), batch, 0.5)
+    assert losses.generation.item() == 0.0
+    assert losses.gate.item() == pytest.approx(math.log(2))
+    assert losses.total.item() == pytest.approx(0.5 * math.log(2))
