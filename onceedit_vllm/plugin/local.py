@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
@@ -31,8 +32,9 @@ class LocalHost:
         max_context: Longest text in tokens, specials included: the settings', at most the model's.
 
     Raises:
-        ModelError: The folder cannot be loaded, the device is not there, or the model cannot be a
-            plug-in.
+        ModelError: The model cannot be loaded (pickled weights and code of its own are not), the
+            device is not there, or the model cannot be a plug-in.
+        AlignmentError: The tokenizer cannot be loaded.
     """
 
     def __init__(self, model_dir: Path, weight_token_id: int, config: PlugInConfig) -> None:
@@ -96,7 +98,14 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=getattr(torch, config.dtype))
+        # What the pack's check has seen is what is loaded: no pickles, no code, nothing from elsewhere.
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(model_dir),
+            dtype=getattr(torch, config.dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
         model.to(torch.device(device))
     except Exception as error:
         raise ModelError(
@@ -109,9 +118,7 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
 
 def _num_tokens(model_dir: Path) -> int:
     """Token ids that mean something; the model may have more rows."""
-    from transformers import AutoTokenizer
-
-    vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(str(model_dir)).get_vocab()
+    vocabulary: dict[str, int] = load_tokenizer(model_dir).get_vocab()
     return max(vocabulary.values()) + 1
 
 
