@@ -13,6 +13,7 @@ from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
 from onceedit_vllm.plugin.runtime import PlugInRuntime
+from onceedit_vllm.plugin.trial import refuse_unfaithful
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,9 +41,9 @@ class LocalHost:
     def __init__(self, model_dir: Path, weight_token_id: int, config: PlugInConfig) -> None:
         model = _load(model_dir, config)
         self.max_context = _max_context(model, config)
-        self._runtime: PlugInRuntime | None = PlugInRuntime(
-            model, weight_token_id, self.max_context, num_tokens=_num_tokens(model_dir)
-        )
+        runtime = PlugInRuntime(model, weight_token_id, self.max_context, num_tokens=_num_tokens(model_dir))
+        refuse_unfaithful(runtime)
+        self._runtime: PlugInRuntime | None = runtime
         self._results: dict[int, PlugInOutput | Exception] = {}
         self._num_tickets = 0
 

@@ -129,3 +129,14 @@ def test_code_of_a_model_is_not_run(folder: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(ModelError, match="cannot be loaded"):
         LocalHost(tmp_path, 9, PlugInConfig(device="cpu"))
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_forgets_its_cache_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaForCausalLM
+
+    forward = LlamaForCausalLM.forward
+    monkeypatch.setattr(
+        LlamaForCausalLM, "forward", lambda self, past_key_values=None, **inputs: forward(self, **inputs)
+    )
+    with pytest.raises(ModelError, match="2 of its 2 layers do not keep"):
+        LocalHost(folder, 9, PlugInConfig(device="cpu"))
