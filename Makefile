@@ -14,7 +14,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-inpu
 help:
 	@echo "make demo    set up, edit SmolLM2 once, and ask two LLMs served by vLLM"
 	@echo "make test    set up, then lint, types and all tests"
-	@echo "make lint    set up, then ruff and mypy"
+	@echo "make lint    set up, then ruff, mypy and import-linter"
 	@echo "make venv    set up only, into $(VENV) (EXTRA=gpu on GPU machines)"
 	@echo "make models  set up, and fetch the two small models into the cache"
 	@echo "make bench   set up, then measure the fusion step (about an hour on 2 cores, 16 GB of memory)"
@@ -59,6 +59,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 test: lint models
 	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e

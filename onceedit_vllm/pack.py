@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onceedit_vllm.config import TemplateName
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, PackError
-from onceedit_vllm.folders import move_into_place, sha256_of, staging_folder, stamp_files, sync_tree
+from onceedit_vllm.folders import stamp_files, written_folder
+from onceedit_vllm.pack_files import check_files, forget_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,12 +142,15 @@ class EditPack:
                 presence and the sizes of the files are checked.
 
         Raises:
-            PackError: It is missing, damaged, truncated, or of another format; the message says
+            PackError: It is missing, damaged, truncated, of another format, or holds what its
+                manifest does not list, a link, or the name of code to run; the message says
                 which file and why.
         """
-        root = Path(path).expanduser()
+        # Once for all: a link that is turned to another pack meanwhile changes nothing here.
+        root = Path(path).expanduser().resolve()
         manifest = _load_manifest(root)
-        _check_files(root, manifest, verify=verify)
+        _check_listed(root, manifest)
+        check_files(root, manifest.sizes, manifest.files, listed_in=MANIFEST_FILE, verify=verify)
         edits = tuple(
             _parse(EditRecord, line, root / EDITS_FILE)
             for line in _read_text(root / EDITS_FILE).split("\n")
@@ -180,23 +184,23 @@ class EditPack:
 
         Raises:
             BadInputError: `out` is taken.
+            PackError: `save_model` wrote a file that a pack may not hold.
         """
         from safetensors.torch import save_file
 
-        root = Path(out).expanduser()
+        root = Path(out).expanduser().resolve()
         check_out(root, overwrite=overwrite)
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with staging_folder(root) as folder:
-            (folder / MODEL_FOLDER).mkdir()
-            save_model(folder / MODEL_FOLDER)
-            save_file({"embeddings": base_embeddings.contiguous()}, folder / EMBEDDINGS_FILE)
-            lines = [record.model_dump_json(exclude_defaults=True) for record in edits]
-            (folder / EDITS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-            (folder / REPORT_FILE).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            stamped = manifest.model_copy(update=stamp_files(folder))
-            (folder / MANIFEST_FILE).write_text(stamped.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            sync_tree(folder)
-            move_into_place(folder, root)
+        try:
+            with written_folder(root, replace=overwrite) as folder:
+                (folder / MODEL_FOLDER).mkdir()
+                save_model(folder / MODEL_FOLDER)
+                forget_code(folder / MODEL_FOLDER)
+                save_file({"embeddings": base_embeddings.contiguous()}, folder / EMBEDDINGS_FILE)
+                stamped = _write_json(folder, manifest, edits, report)
+                check_files(folder, stamped.sizes, stamped.files, listed_in=MANIFEST_FILE, verify=False)
+        except FileExistsError:
+            check_out(root, overwrite=False)  # another process was faster
+            raise
         return cls(root=root, manifest=stamped, edits=tuple(edits), report=report)
 
 
@@ -234,6 +238,18 @@ def check_out(root: Path, *, overwrite: bool) -> None:
         raise BadInputError(f"{root} exists and is not an EditPack, so it stays; choose another place")
 
 
+def _write_json(
+    folder: Path, manifest: PackManifest, edits: Sequence[EditRecord], report: PackReport
+) -> PackManifest:
+    """Write the registry, the report, and at last the manifest of all that is there, which is returned."""
+    lines = [record.model_dump_json(exclude_defaults=True) for record in edits]
+    (folder / EDITS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / REPORT_FILE).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    stamped = manifest.model_copy(update=stamp_files(folder))
+    (folder / MANIFEST_FILE).write_text(stamped.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return stamped
+
+
 def _load_manifest(root: Path) -> PackManifest:
     if not root.is_dir():
         raise PackError(f"{root}: there is no such folder; make a pack with `onceedit edit`")
@@ -252,24 +268,10 @@ def _load_manifest(root: Path) -> PackManifest:
     return _parse(PackManifest, _read_text(file), file)
 
 
-def _check_files(root: Path, manifest: PackManifest, *, verify: bool) -> None:
+def _check_listed(root: Path, manifest: PackManifest) -> None:
     missing = [name for name in _REQUIRED if name not in manifest.files]
     if missing:
         raise PackError(f"{root / MANIFEST_FILE}: does not list {', '.join(missing)}; make the pack again")
-    for name, digest in manifest.files.items():
-        file = root / name
-        if not file.resolve().is_relative_to(root.resolve()):
-            raise PackError(f"{root / MANIFEST_FILE}: {name!r} points outside the pack; do not use this pack")
-        if not file.is_file():
-            raise PackError(f"{file}: missing; the pack is incomplete, copy or make it again")
-        size = file.stat().st_size
-        if size != manifest.sizes.get(name, size):
-            raise PackError(
-                f"{file}: {size} bytes instead of {manifest.sizes[name]}; "
-                "the file is truncated or was changed, copy or make the pack again"
-            )
-        if verify and sha256_of(file) != digest:
-            raise PackError(f"{file}: sha256 differs from the manifest's; it was changed, make it again")
 
 
 def _parse(kind: type[Model], text: str, file: Path) -> Model:

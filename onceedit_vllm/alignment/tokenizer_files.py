@@ -52,7 +52,7 @@ def tokenizer_fingerprint(folder: Path) -> str:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer as transformers loads it.
+    """The tokenizer as transformers loads it from the folder alone, without code of the model's own.
 
     Raises:
         AlignmentError: transformers cannot load one.
@@ -61,7 +61,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         with _without_collector():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever the missing file leads to
         raise AlignmentError(
             f"{folder} holds no tokenizer that transformers can load ({type(error).__name__}: {error}); "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.folders import write_file
 from onceedit_vllm.terminal import error_console, kept_terminal
 
 #: ``--json -`` means standard output.
@@ -55,17 +54,7 @@ def give_json(value: Any, target: str, answer: TextIO) -> None:
         answer.write(text)
         return
     path = Path(target).expanduser()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    sibling = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        sibling.chmod(0o644)
-        sibling.replace(path)
-    finally:
-        sibling.unlink(missing_ok=True)
+    write_file(path, text)
     say(f"Wrote {path}")
 
 

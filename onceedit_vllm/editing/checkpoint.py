@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.unrelated import Unrelated
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.folders import sweep_leftovers, written_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +65,7 @@ class Checkpoint:
     def __init__(self, out: Path, fingerprint: str) -> None:
         """Name the work folder of the pack `out`; nothing is written yet."""
         self.folder = out.parent / f".{out.name}.work"
+        self._last = self.folder / "last"
         self.fingerprint = fingerprint
 
     def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
@@ -75,38 +76,27 @@ class Checkpoint:
         """
         from safetensors.torch import load_file
 
-        current = self.folder / "last"
-        if not (current / _PROGRESS).is_file():
+        sweep_leftovers(self._last)  # an interrupted save may have moved the last one aside
+        if not (self._last / _PROGRESS).is_file():
             return None
         try:
-            progress = Progress.model_validate_json((current / _PROGRESS).read_text(encoding="utf-8"))
+            progress = Progress.model_validate_json((self._last / _PROGRESS).read_text(encoding="utf-8"))
         except ValidationError as error:
-            raise BadInputError(f"{current}: damaged ({error}); start again without resuming") from error
+            raise BadInputError(f"{self._last}: damaged ({error}); start again without resuming") from error
         if progress.fingerprint != self.fingerprint:
             raise BadInputError(
                 f"{self.folder}: was left by a training with other edits, settings or plug-in; "
                 "resume with the same ones, or start again without resuming"
             )
-        return progress, load_file(current / _STATE)
+        return progress, load_file(self._last / _STATE)
 
     def save(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
         """Replace the checkpoint."""
         from safetensors.torch import save_file
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        fresh, current, old = (self.folder / name for name in ("next", "last", "old"))
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh / _STATE)
-        (fresh / _PROGRESS).write_text(progress.model_dump_json(), encoding="utf-8")
-        for name in (_STATE, _PROGRESS):
-            with (fresh / name).open("rb") as stream:
-                os.fsync(stream.fileno())
-        shutil.rmtree(old, ignore_errors=True)
-        if current.exists():
-            current.rename(old)
-        fresh.rename(current)
-        shutil.rmtree(old, ignore_errors=True)
+        with written_folder(self._last, replace=True) as fresh:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh / _STATE)
+            (fresh / _PROGRESS).write_text(progress.model_dump_json(), encoding="utf-8")
 
     def discard(self) -> None:
         """Remove the work folder."""
@@ -114,6 +104,6 @@ class Checkpoint:
 
     def discard_unfinished(self) -> None:
         """After an interruption: keep a complete checkpoint, remove everything else."""
-        shutil.rmtree(self.folder / "next", ignore_errors=True)
-        if not (self.folder / "last" / _PROGRESS).is_file():
+        sweep_leftovers(self._last)
+        if not (self._last / _PROGRESS).is_file():
             self.discard()

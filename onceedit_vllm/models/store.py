@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,30 +85,3 @@ def open_store() -> Path:
             f"{folder}: cannot be written ({error.strerror}). Set ONCEEDIT_CACHE to a folder of yours with "
             "2 GB free."
         ) from error
-
-
-def sweep(parent: Path, name: str) -> None:
-    """Remove what killed builds of `name` left behind; the caller holds the lock of `name`."""
-    for leftover in parent.glob(f".making-{name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextmanager
-def workshop(parent: Path, name: str) -> Iterator[Path]:
-    """A temporary folder beside the final one, removed whatever happens."""
-    parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".making-{name}-", dir=parent))
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def put_in_place(made: Path, target: Path, work: Path) -> None:
-    """Swap the finished folder in with renames; a damaged one that was there moves out first."""
-    for path in made.iterdir():
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
-    if target.exists():
-        target.rename(work / "replaced")
-    made.rename(target)

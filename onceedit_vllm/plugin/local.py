@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
 from onceedit_vllm.plugin.runtime import PlugInRuntime
+from onceedit_vllm.plugin.trial import refuse_unfaithful
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,16 +33,17 @@ class LocalHost:
         max_context: Longest text in tokens, specials included: the settings', at most the model's.
 
     Raises:
-        ModelError: The folder cannot be loaded, the device is not there, or the model cannot be a
-            plug-in.
+        ModelError: The model cannot be loaded (pickled weights and code of its own are not), the
+            device is not there, or the model cannot be a plug-in.
+        AlignmentError: The tokenizer cannot be loaded.
     """
 
     def __init__(self, model_dir: Path, weight_token_id: int, config: PlugInConfig) -> None:
         model = _load(model_dir, config)
         self.max_context = _max_context(model, config)
-        self._runtime: PlugInRuntime | None = PlugInRuntime(
-            model, weight_token_id, self.max_context, num_tokens=_num_tokens(model_dir)
-        )
+        runtime = PlugInRuntime(model, weight_token_id, self.max_context, num_tokens=_num_tokens(model_dir))
+        refuse_unfaithful(runtime)
+        self._runtime: PlugInRuntime | None = runtime
         self._results: dict[int, PlugInOutput | Exception] = {}
         self._num_tickets = 0
 
@@ -96,7 +99,14 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=getattr(torch, config.dtype))
+        # What the pack's check has seen is what is loaded: no pickles, no code, nothing from elsewhere.
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(model_dir),
+            dtype=getattr(torch, config.dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
         model.to(torch.device(device))
     except Exception as error:
         raise ModelError(
@@ -109,9 +119,7 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
 
 def _num_tokens(model_dir: Path) -> int:
     """Token ids that mean something; the model may have more rows."""
-    from transformers import AutoTokenizer
-
-    vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(str(model_dir)).get_vocab()
+    vocabulary: dict[str, int] = load_tokenizer(model_dir).get_vocab()
     return max(vocabulary.values()) + 1
 
 

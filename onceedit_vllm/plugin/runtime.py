@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.plugin.architecture import num_attention_layers, num_embeddings
 from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
 from onceedit_vllm.plugin.kv_pool import BatchPlan, KVPool
 from onceedit_vllm.plugin.kv_slots import KVSlots
-from onceedit_vllm.plugin.refusal import num_attention_layers, num_embeddings, refuse_unfaithful
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +69,6 @@ class PlugInRuntime:
                 f"the [WEIGHT] token has id {weight_token_id}, but the plug-in knows {self._num_embeddings} "
                 "ids; this is not the model that the pack was made of"
             )
-        refuse_unfaithful(self)
 
     @property
     def device(self) -> torch.device:

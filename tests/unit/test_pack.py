@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def save_model(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(bytes(1000))
 
 
-def write(root: Path, **options: bool) -> EditPack:
+def write(root: Path, *, save: Callable[[Path], None] = save_model, overwrite: bool = False) -> EditPack:
     manifest = PackManifest(
         format_version=2, base_fingerprint="f", base_model="toy", weight_token_id=3, template="none",
         threshold=0.7, weight_threshold=0.8, threshold_reason="because", training={"seed": 0},
@@ -42,7 +44,7 @@ def write(root: Path, **options: bool) -> EditPack:
     )  # fmt: skip
     return EditPack.write(
         root, manifest=manifest, edits=[EDIT], report=REPORT, base_embeddings=EMBEDDINGS,
-        save_model=save_model, **options,
+        save_model=save, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -111,6 +113,159 @@ def test_paths_out_of_the_pack_are_refused(tmp_path: Path) -> None:
     rewrite_manifest(files=files | {"../outside": "0"})(root)
     with pytest.raises(PackError, match="outside the pack"):
         EditPack.load(root)
+
+
+def listed(root: Path, name: str, content: bytes | str) -> None:
+    """A file that the manifest lists, as only the maker of a pack can."""
+    data = content.encode() if isinstance(content, str) else content
+    (root / name).write_bytes(data)
+    manifest = json.loads((root / "pack.json").read_text())
+    manifest["files"][name] = hashlib.sha256(data).hexdigest()
+    manifest["sizes"][name] = len(data)
+    (root / "pack.json").write_text(json.dumps(manifest))
+
+
+def link_file(root: Path, *, outside: bool) -> None:
+    place = root.parent if outside else root / "model"
+    (root / "model/config.json").rename(place / "elsewhere.json")
+    (root / "model/config.json").symlink_to(place / "elsewhere.json")
+
+
+def link_folder(root: Path) -> None:
+    (root / "model").rename(root.parent / "elsewhere")
+    (root / "model").symlink_to(root.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    ("plant", "said"),
+    [
+        (
+            lambda root: (root / "model/pytorch_model.bin").write_bytes(b""),
+            "model/pytorch_model.bin: the pack's",
+        ),
+        (lambda root: (root / "model/modeling_x.py").write_text(""), "model/modeling_x.py: the pack's"),
+        (
+            lambda root: (root / "model/adapter_config.json").write_text("{}"),
+            "model/adapter_config.json: the",
+        ),
+        (lambda root: (root / "model/a.safetensors").write_bytes(b""), "model/a.safetensors: the pack's"),
+        (lambda root: (root / "model/.hidden").write_text(""), "model/.hidden: the pack's"),
+        (lambda root: (root / "stray.txt").write_text(""), "stray.txt: the pack's manifest does not list it"),
+        (lambda root: os.mkfifo(root / "model/pipe"), "model/pipe: the pack's manifest does not list it"),
+        (lambda root: (root / "model/link").symlink_to("/etc/hostname"), "model/link: is a link"),
+        (lambda root: (root / "model/link").symlink_to("/etc"), "model/link: is a link"),
+        (lambda root: (root / "model/link").symlink_to("/nowhere"), "model/link: is a link"),
+        (lambda root: link_file(root, outside=True), "model/config.json: is a link"),
+        (lambda root: link_file(root, outside=False), "model/config.json: is a link"),
+        (link_folder, "model: is a link"),
+        (
+            lambda root: listed(root, "model/pytorch_model.bin", b"x"),
+            "pytorch_model.bin: a pack holds no such",
+        ),
+        (lambda root: listed(root, "model/modeling_x.py", "1"), "modeling_x.py: a pack holds no such file"),
+        (
+            lambda root: listed(root, "model/adapter_config.json", "{}"),
+            "adapter_config.json: a pack holds no",
+        ),
+        (
+            lambda root: listed(root, "model/config.json", '{"auto_map": {"AutoConfig": "x.Y"}}'),
+            "model/config.json: auto_map names code",
+        ),
+        (
+            lambda root: listed(root, "model/config.json", '{"text_config": [{"auto_map": {}}]}'),
+            "model/config.json: auto_map names code",
+        ),
+        (
+            lambda root: listed(root, "model/tokenizer_config.json", '{"auto_map": ["x.Y", null]}'),
+            "model/tokenizer_config.json: auto_map names code",
+        ),
+        (
+            lambda root: listed(root, "model/config.json", '{"attn_implementation": "someone/kernel"}'),
+            "attn_implementation names code",
+        ),
+        (lambda root: listed(root, "model/config.json", "{"), "model/config.json: not JSON"),
+        (lambda root: listed(root, "model/config.json", "[" * 100_000), "model/config.json: not JSON"),
+        (
+            lambda root: listed(
+                root, "model/model.safetensors.index.json", '{"weight_map": {"a": "../../other.safetensors"}}'
+            ),
+            "weights in '../../other.safetensors', which is not in the pack",
+        ),
+        (lambda root: listed(root, "model/model.safetensors.index.json", "[]"), "has no weight_map"),
+        (rewrite_manifest(files=None), "files"),
+    ],
+)
+def test_what_is_planted_is_refused_by_name(
+    tmp_path: Path, plant: Callable[[Path], None], said: str, verify: bool
+) -> None:
+    root = write(tmp_path / "pack").root
+    EditPack.load(root)
+    plant(root)
+    with pytest.raises(PackError) as caught:
+        EditPack.load(root, verify=verify)
+    assert said in str(caught.value)
+    assert str(root) in str(caught.value)
+
+
+def test_shards_and_empty_folders_are_no_offence(tmp_path: Path) -> None:
+    root = write(tmp_path / "pack").root
+    listed(root, "model/model-00001.safetensors", b"x")
+    listed(root, "model/model.safetensors.index.json", '{"weight_map": {"a": "model-00001.safetensors"}}')
+    (root / "model/empty").mkdir()
+    EditPack.load(root)
+
+
+def test_a_link_to_the_pack_is_followed_once(tmp_path: Path) -> None:
+    root = write(tmp_path / "v1").root
+    (tmp_path / "alias").symlink_to(root)
+    pack = EditPack.load(tmp_path / "alias")
+    (tmp_path / "alias").unlink()
+    assert pack.model_dir == root / "model"
+
+
+def test_names_of_code_do_not_come_into_a_pack(tmp_path: Path) -> None:
+    def hub_model(folder: Path) -> None:
+        save_model(folder)
+        code = {"AutoConfig": "configuration_x.XConfig"}
+        (folder / "config.json").write_text(
+            json.dumps({"a": 1, "auto_map": code, "text_config": {"auto_map": code}})
+        )
+
+    written = write(tmp_path / "pack", save=hub_model)
+    assert EditPack.load(written.root) == written
+    assert json.loads((written.model_dir / "config.json").read_text()) == {"a": 1, "text_config": {}}
+
+
+def test_a_pack_that_could_not_be_loaded_is_not_written(tmp_path: Path) -> None:
+    def pickled(folder: Path) -> None:
+        save_model(folder)
+        (folder / "pytorch_model.bin").write_bytes(b"x")
+
+    with pytest.raises(PackError, match=r"pytorch_model\.bin"):
+        write(tmp_path / "pack", save=pickled)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pack_of_a_faster_process_is_not_replaced(tmp_path: Path) -> None:
+    def slow(folder: Path) -> None:
+        save_model(folder)
+        write(tmp_path / "pack")
+
+    with pytest.raises(BadInputError, match="exists; choose another place"):
+        write(tmp_path / "pack", save=slow)
+    assert EditPack.load(tmp_path / "pack").edits == (EDIT,)
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
+def test_others_may_read_a_pack_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        root = write(tmp_path / "pack").root
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (root, *root.rglob("*"))}
+    assert modes == {0o755, 0o644}
 
 
 def test_without_verifying_only_sizes_count(tmp_path: Path) -> None:

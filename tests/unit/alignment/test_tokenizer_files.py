@@ -87,3 +87,15 @@ def test_the_collector_runs_again_afterwards(tmp_path: Path) -> None:
         assert not gc.isenabled(), "who switched it off wants it off"
     finally:
         gc.enable()
+
+
+def test_code_of_a_tokenizer_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_toy_model(tmp_path / "toy")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "Planted", "auto_map": {"AutoTokenizer": ["planted.Planted", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # whoever is at the terminal is not asked
+    with pytest.raises(AlignmentError, match="trust_remote_code"):
+        load_tokenizer(folder)
+    assert not (tmp_path / "ran").exists()

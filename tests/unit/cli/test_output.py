@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from io import StringIO
@@ -43,6 +44,15 @@ def test_json_files_are_whole_or_absent(tmp_path: Path) -> None:
     give_json({"a": 1}, str(file), StringIO())
     assert json.loads(file.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_others_may_read_json_files_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        give_json({}, str(tmp_path / "out.json"), StringIO())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_unusable_json_targets_are_refused_early(tmp_path: Path) -> None:

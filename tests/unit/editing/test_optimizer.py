@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from onceedit_vllm.editing.optimizer import MasterAdamW
+from torch import Tensor, nn
 
 
 def make_model(dtype: torch.dtype) -> nn.Linear:

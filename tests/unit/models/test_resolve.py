@@ -40,7 +40,6 @@ class Factory:
 
     def convert(self, recipe: Recipe, gguf: Path, out: Path, *, progress: bool) -> None:
         time.sleep(self.seconds)
-        out.mkdir()
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
             (out / name).write_text(f"{recipe.name} {name}")
         if self.failure is not None:
@@ -93,7 +92,7 @@ def test_a_failed_build_leaves_nothing(factory: Factory, failure: BaseException)
 
 
 def test_what_a_killed_build_left_is_swept(factory: Factory) -> None:
-    left = models_dir() / f".making-{NAME}-abc"
+    left = models_dir() / f".{NAME}.0123abcd.tmp"
     left.mkdir(parents=True)
     resolve_model(NAME)
     assert not left.exists()
@@ -126,7 +125,7 @@ def test_copies_go_to_new_or_empty_folders_only(factory: Factory, tmp_path: Path
     with pytest.raises(BadInputError, match="already exists"):
         fetch_model(NAME, out)
     assert fetch_model(NAME, tmp_path / "deep" / "er").is_dir()
-    assert not list(tmp_path.rglob(".making-*"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_copying_an_unknown_name_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,3 +109,34 @@ def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there(folder: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded"):
         LocalHost(folder, 9, PlugInConfig(device="hexagon"))
+
+
+def test_pickled_weights_are_not_read(folder: Path, model: Any, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"no file named model\.safetensors"):
+        LocalHost(tmp_path, 9, PlugInConfig(device="cpu"))
+
+
+def test_code_of_a_model_is_not_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "planted", "auto_map": {"AutoConfig": "planted.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # whoever is at the terminal is not asked
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        LocalHost(tmp_path, 9, PlugInConfig(device="cpu"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_forgets_its_cache_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaForCausalLM
+
+    forward = LlamaForCausalLM.forward
+    monkeypatch.setattr(
+        LlamaForCausalLM, "forward", lambda self, past_key_values=None, **inputs: forward(self, **inputs)
+    )
+    with pytest.raises(ModelError, match="2 of its 2 layers do not keep"):
+        LocalHost(folder, 9, PlugInConfig(device="cpu"))

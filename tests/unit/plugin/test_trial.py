@@ -9,6 +9,7 @@ import torch
 
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.runtime import PlugInRuntime
+from onceedit_vllm.plugin.trial import refuse_unfaithful
 from onceedit_vllm.testing import toy_causal_lm
 
 
@@ -39,7 +40,7 @@ def test_a_model_that_forgets_its_cache(monkeypatch: pytest.MonkeyPatch) -> None
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda past_key_values=None, **inputs: forward(**inputs))
     with pytest.raises(ModelError, match="2 of its 2 layers do not keep"):
-        PlugInRuntime(model, 9, 64)
+        refuse_unfaithful(PlugInRuntime(model, 9, 64))
 
 
 def test_a_model_that_reads_other_positions_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +53,7 @@ def test_a_model_that_reads_other_positions_in_parts(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(model, "forward", shifted)
     with pytest.raises(ModelError, match="reading in parts differs"):
-        PlugInRuntime(model, 9, 64)
+        refuse_unfaithful(PlugInRuntime(model, 9, 64))
 
 
 def test_weight_token_of_another_model() -> None:
@@ -64,4 +65,4 @@ def test_a_model_of_broken_numbers_is_not_refused() -> None:
     model = toy_causal_lm(50)
     with torch.no_grad():
         model.get_input_embeddings().weight.fill_(float("nan"))
-    PlugInRuntime(model, 9, 64)
+    refuse_unfaithful(PlugInRuntime(model, 9, 64))
