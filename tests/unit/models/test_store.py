@@ -1,4 +1,4 @@
-"""The cache of models: locks, seals, and folders put in place whole."""
+"""The cache of models: locks and seals."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from onceedit_vllm.models.store import (
     locked,
     models_dir,
     open_store,
-    put_in_place,
     seal,
-    sweep,
-    workshop,
 )
 
 RECIPE, OTHER = RECIPES["smollm2-135m"], RECIPES["gemma-3-270m"]
@@ -128,35 +125,3 @@ def test_a_store_that_cannot_be_written_says_what_to_do(
     monkeypatch.setenv("ONCEEDIT_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match="Set ONCEEDIT_CACHE"):
         open_store()
-
-
-def test_a_workshop_is_gone_whatever_happens(tmp_path: Path) -> None:
-    def fail() -> None:
-        with workshop(tmp_path / "new", "toy") as work:
-            (work / "half").write_text("written")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert list((tmp_path / "new").iterdir()) == []
-
-
-def test_sweeping_spares_other_models(tmp_path: Path) -> None:
-    for name in (".making-toy-1", ".making-other-1", "toy"):
-        (tmp_path / name).mkdir()
-    sweep(tmp_path, "toy")
-    assert {path.name for path in tmp_path.iterdir()} == {".making-other-1", "toy"}
-
-
-@pytest.mark.parametrize("taken", [False, True])
-def test_a_finished_folder_replaces_what_was_there(tmp_path: Path, taken: bool) -> None:
-    target = tmp_path / "model"
-    if taken:
-        target.mkdir()
-        (target / "old").write_text("old")
-    with workshop(tmp_path, "toy") as work:
-        (work / "made").mkdir()
-        (work / "made" / "new").write_text("new")
-        put_in_place(work / "made", target, work)
-    assert [(path.name, path.read_text()) for path in target.iterdir()] == [("new", "new")]
-    assert list(tmp_path.iterdir()) == [target]
