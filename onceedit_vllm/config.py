@@ -41,7 +41,9 @@ class Settings(BaseModel):
 class EditingConfig(Settings):
     """The editing stage (Eq. 5-7)."""
 
-    template: TemplateName = "none"
+    # What the plug-in reads around a prompt. The default ends every prompt alike, so that a question without
+    # its mark, and the gate, are read at the same place.
+    template: TemplateName = "answer"
     weight_lambda: float = Field(default=0.8, ge=0.0)
     learning_rate: float = Field(default=1.5e-4, gt=0.0)
     epochs: int = Field(default=8, ge=1)

@@ -37,7 +37,7 @@ class Example(NamedTuple):
         text: What the plug-in reads before it answers, template included.
         target: The answer to learn; None leaves the answer alone.
         label: 1.0 where the gate must open, 0.0 where it must stay shut.
-        edit: Index of the edit that the text asks for; -1 for none.
+        edit: Index of the edit that the text asks for, or whose subject it names; -1 for neither.
     """
 
     text: str
@@ -109,7 +109,7 @@ class Augmenter:
             texts = texts or [f"Quick reminder: {scope.record.prompt}"]
             found.positives.extend(self._positive(index, text) for text in texts)
             asked = [self._other_question(scope, rng, heldout=True) for _ in range(6)]
-            found.same_subject.extend(self._negative(text) for text in self._unclaimed(asked))
+            found.same_subject.extend(self._negative(text, index) for text in self._unclaimed(asked))
             asked = [self._swap_subject(scope, frame, rng) for frame in (scope.frame, *scope.heldout)]
             found.others.extend(self._negative(text) for text in self._unclaimed(asked))
         found.others.extend(self._negative(item.prompt) for item in self._unrelated_heldout)
@@ -138,8 +138,8 @@ class Augmenter:
 
     # --- negatives ---------------------------------------------------------------------------
 
-    def _negative(self, text: str) -> Example:
-        return Example(self._template.wrap(text), None, 0.0, -1)
+    def _negative(self, text: str, names: int = -1) -> Example:
+        return Example(self._template.wrap(text), None, 0.0, names)
 
     def _draw_negatives(self, scope: Scope, copies: int, rng: random.Random) -> list[str]:
         """Texts that do not ask for it: mostly about the same subject."""
@@ -147,7 +147,7 @@ class Augmenter:
         frames = (scope.frame, *scope.frames)
         others = [self._swap_subject(scope, rng.choice(frames), rng) for _ in range(-(-copies // 4))]
         beside = [self._name_beside(scope, rng.choice(frames), rng) for _ in range(-(-copies // 8))]
-        asked = [self._other_question(scope, rng) for _ in range(copies - len(beside))]
+        asked = [self._other_question(scope, rng) for _ in range(-(-copies // 2))]
         drawn = self._unclaimed([*asked, *others, *beside])
         return [*own, *(self._dress(text, rng) for text in drawn)]
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from onceedit_vllm.editing.probe import Reading
+
 #: With a subject named, few prompts are wrong and a missed edit is the likelier harm; without, alpha alone
 #: must keep all other traffic out. Above the highest, noise decides.
 LOWEST_WITH_SUBJECT, LOWEST_ALONE, HIGHEST = 0.1, 0.5, 0.95
@@ -33,18 +35,22 @@ class Thresholds(NamedTuple):
 
 
 def calibrate(
-    positives: Sequence[float], same_subject: Sequence[float], others: Sequence[float]
+    positives: Sequence[Reading], same_subject: Sequence[Reading], others: Sequence[Reading]
 ) -> Thresholds:
-    """Choose both thresholds between the alphas of held-out positives and negatives.
+    """Choose both thresholds between what is said for held-out positives and for negatives.
+
+    With a subject named that is the evidence, without one alpha.
 
     Args:
-        positives: Alphas of texts that ask for an edit; at least one.
-        same_subject: Alphas of texts that name its subject and ask for something else.
-        others: Alphas of texts that do not name it.
+        positives: Texts that ask for an edit; at least one.
+        same_subject: Texts that name its subject and ask for something else.
+        others: Texts that do not name it.
     """
+    asked, named = [r.evidence for r in positives], [r.evidence for r in same_subject]
+    alone = [r.alpha for r in (*same_subject, *others)]
     return Thresholds(
-        _cut(positives, same_subject, LOWEST_WITH_SUBJECT, 1.0),
-        _cut(positives, (*same_subject, *others), LOWEST_ALONE, 3.0),
+        _cut(asked, named, LOWEST_WITH_SUBJECT, 1.0),
+        _cut([r.alpha for r in positives], alone, LOWEST_ALONE, 3.0),
     )
 
 

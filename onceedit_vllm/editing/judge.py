@@ -22,16 +22,16 @@ class Verdict(NamedTuple):
     Attributes:
         prompts: One reading for each edit's own prompt.
         heldout: The readings of each edit's held-out wordings.
-        same_subject: Alphas of the held-out counter-examples that name a subject.
-        others: Alphas of those that name none.
+        same_subject: Readings of the held-out counter-examples that name a subject.
+        others: Readings of those that name none.
         thresholds: The gate's.
         learnt: Edits whose prompt, and at least half of whose other wordings, are right.
     """
 
     prompts: list[Reading]
     heldout: list[list[Reading]]
-    same_subject: list[float]
-    others: list[float]
+    same_subject: list[Reading]
+    others: list[Reading]
     thresholds: Thresholds
     learnt: frozenset[int]
 
@@ -39,8 +39,8 @@ class Verdict(NamedTuple):
     def is_done(self) -> bool:
         """All edits are learnt, and the gate is sure: there is nothing left to train."""
         texts = [reading for edit in self.heldout for reading in edit]
-        missed = sum(not (reading.greedy and reading.alpha >= OPEN) for reading in texts)
-        opened = sum(alpha > SHUT for alpha in (*self.same_subject, *self.others))
+        missed = sum(not (reading.greedy and reading.evidence >= OPEN) for reading in texts)
+        opened = sum(reading.evidence > SHUT for reading in (*self.same_subject, *self.others))
         few = missed <= 0.05 * len(texts) and opened <= 0.02 * (len(self.same_subject) + len(self.others))
         return few and len(self.learnt) == len(self.prompts)
 
@@ -54,23 +54,24 @@ class Judge:
         self._prompts = augmenter.prompts()
         self._heldout: Heldout = augmenter.heldout()
         self._ids = [scope.record.id for scope in augmenter.scopes]
+        self._targets = [scope.record.target for scope in augmenter.scopes]
 
     def look(self, plugin: EditablePlugIn) -> Verdict:
         """Measure a plug-in as it is now."""
         parts: tuple[Sequence[Example], ...] = (self._prompts, *self._heldout)
-        readings = iter(read_examples(plugin, [example for part in parts for example in part]))
+        texts = [example for part in parts for example in part]
+        readings = iter(read_examples(plugin, texts, self._targets))
         prompts, positives, same_subject, others = ([next(readings) for _ in part] for part in parts)
         by_edit: list[list[Reading]] = [[] for _ in prompts]
         for example, reading in zip(self._heldout.positives, positives, strict=True):
             by_edit[example.edit].append(reading)
-        alphas = [[r.alpha for r in part] for part in ((*prompts, *positives), same_subject, others)]
-        thresholds = calibrate(*alphas)
+        thresholds = calibrate((*prompts, *positives), same_subject, others)
         learnt = frozenset(
             index
             for index, (prompt, wordings) in enumerate(zip(prompts, by_edit, strict=True))
             if self._is_learnt(prompt, wordings, thresholds.with_subject.threshold)
         )
-        return Verdict(prompts, by_edit, *alphas[1:], thresholds, learnt)
+        return Verdict(prompts, by_edit, same_subject, others, thresholds, learnt)
 
     def report(self, verdict: Verdict) -> PackReport:
         """The outcomes in the order of the edits."""
@@ -80,8 +81,8 @@ class Judge:
                 learnt=index in verdict.learnt,
                 prompt_probability=round(verdict.prompts[index].probability, 4),
                 heldout_probability=round(min(r.probability for r in verdict.heldout[index]), 4),
-                prompt_alpha=round(verdict.prompts[index].alpha, 4),
-                heldout_alpha=round(min(r.alpha for r in verdict.heldout[index]), 4),
+                prompt_alpha=round(verdict.prompts[index].evidence, 4),
+                heldout_alpha=round(min(r.evidence for r in verdict.heldout[index]), 4),
             )
             for index, edit_id in enumerate(self._ids)
         ]
@@ -94,4 +95,4 @@ class Judge:
 
 
 def _is_right(reading: Reading, probability: float, threshold: float) -> bool:
-    return reading.greedy and reading.probability >= probability and reading.alpha >= threshold
+    return reading.greedy and reading.probability >= probability and reading.evidence >= threshold

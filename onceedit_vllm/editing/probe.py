@@ -11,6 +11,7 @@ from onceedit_vllm.editing.augment import Example
 from onceedit_vllm.editing.batches import IGNORED, Batch, encode_example, in_length_order
 from onceedit_vllm.editing.objective import answer_log_probs, run_forward
 from onceedit_vllm.editing.plugin_model import EditablePlugIn, to_tensors
+from onceedit_vllm.evidence import first_tokens, sigmoid, weigh
 
 
 class Reading(NamedTuple):
@@ -20,35 +21,62 @@ class Reading(NamedTuple):
         probability: Smallest probability among the answer's tokens and the end of sequence; 1.0
             where the text has no answer.
         greedy: Greedy decoding gives exactly the answer and stops.
-        alpha: The ensemble weight.
+        alpha: What [WEIGHT] says alone.
+        evidence: What it says with the named edit's answer; see :mod:`onceedit_vllm.evidence`.
     """
 
     probability: float
     greedy: bool
     alpha: float
+    evidence: float
 
 
 @torch.no_grad()
-def read_examples(plugin: EditablePlugIn, examples: Sequence[Example], batch_size: int = 32) -> list[Reading]:
+def read_examples(
+    plugin: EditablePlugIn,
+    examples: Sequence[Example],
+    targets: Sequence[str] = (),
+    batch_size: int = 32,
+) -> list[Reading]:
     """Measure texts, in their order.
 
     Teacher forcing decides `greedy` exactly: decoding follows the answer if and only if every next
     token of it is the most probable one.
+
+    Args:
+        plugin: The plug-in as it is now.
+        examples: The texts.
+        targets: The answer of each edit, for the evidence of texts that name one.
+        batch_size: Texts in a forward pass.
     """
     encoded = [encode_example(example, plugin.tokenizer) for example in examples]
     order, batches = in_length_order(encoded, batch_size)
+    beginnings = [first_tokens(target, plugin.tokenizer) for target in targets]
+    edits = iter([examples[index].edit for index in order])
     was_training = plugin.model.training
     plugin.model.eval()
-    found = [reading for batch in batches for reading in _read(plugin, to_tensors(batch, plugin))]
+    found: list[Reading] = []
+    for batch in batches:
+        named = [beginnings[edit] if 0 <= (edit := next(edits)) < len(beginnings) else () for _ in batch]
+        found += _read(plugin, to_tensors(batch, plugin), named)
     plugin.model.train(was_training)
     placed = dict(zip(order, found, strict=True))
     return [placed[index] for index in range(len(examples))]
 
 
-def _read(plugin: EditablePlugIn, batch: Batch) -> list[Reading]:
+def _read(plugin: EditablePlugIn, batch: Batch, named: Sequence[tuple[int, ...]]) -> list[Reading]:
     forward = run_forward(plugin, batch)
     known = batch.labels != IGNORED
-    lowest = answer_log_probs(forward.log_probs, batch.labels).amin(-1).exp()
-    right = ((forward.log_probs.argmax(-1) == batch.labels) | ~known).all(-1)
-    alphas = forward.gate_logits.sigmoid()
-    return [Reading(float(p), bool(r), float(a)) for p, r, a in zip(lowest, right, alphas, strict=True)]
+    lowest = answer_log_probs(forward.log_probs, batch.labels).amin(-1).exp().tolist()
+    right = ((forward.log_probs.argmax(-1) == batch.labels) | ~known).all(-1).tolist()
+    readings = []
+    for row, tokens in enumerate(named):
+        logit, next_log_probs = (
+            float(forward.gate_logits[row]),
+            forward.log_probs[row, batch.gate_position[row]],
+        )
+        alpha = evidence = sigmoid(logit)
+        if tokens:
+            evidence = weigh(logit, float(next_log_probs[list(tokens)].exp().sum()))
+        readings.append(Reading(lowest[row], right[row], alpha, evidence))
+    return readings

@@ -20,8 +20,8 @@ from onceedit_vllm.editing.progress import TrainingProgress
 
 #: Share of the planned steps over which the learning rate rises.
 WARM_UP = 0.06
-#: Rounds before the first judgement; earlier it would only cost time.
-FIRST_JUDGED_ROUND = 4
+#: Rounds before the first judgement, and from one to the next: each takes a tenth of a round's time.
+FIRST_JUDGED_ROUND, JUDGED_EVERY = 4, 2
 _LARGEST_GRADIENT_NORM = 1.0
 
 
@@ -118,8 +118,9 @@ class EditingLoop:
         return max(0.0, min(1.0, (step + 1) / warm_up, falling))
 
     def _look(self) -> Verdict | None:
-        """Find out which edits are learnt, once it is worth it."""
-        if self.course.rounds < min(FIRST_JUDGED_ROUND, self._config.epochs):
+        """Find out which edits are learnt, where it is worth it."""
+        since = self.course.rounds - FIRST_JUDGED_ROUND
+        if self.course.rounds < self._config.epochs and (since < 0 or since % JUDGED_EVERY):
             return None
         verdict = self._judge.look(self._plugin)
         self.course.learnt = verdict.learnt

@@ -87,6 +87,7 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     from onceedit_vllm.alignment.surface import Surface
     from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
     from onceedit_vllm.edits import TEMPLATES
+    from onceedit_vllm.evidence import Evidence
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.pack import EditPack
     from onceedit_vllm.plugin.local import LocalHost
@@ -101,8 +102,9 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     host = LocalHost(pack.model_dir, pack.manifest.weight_token_id, config.plugin)
     template = TEMPLATES[pack.manifest.template]
     surface = Surface.of(_llm_tokenizer(str(vllm_config.model_config.tokenizer)))
+    tokenizer = load_tokenizer(pack.model_dir)
     textsync = TextSync(
-        load_tokenizer(pack.model_dir),
+        tokenizer,
         surface,
         prefix=template.prefix,
         suffix=template.suffix,
@@ -110,7 +112,8 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     )
     scope, gate = PromptScope(pack.edits, surface, config.scope), gate_of(pack.manifest, config)
     _announce(pack, alignment, scope, gate)
-    return FusionStep(host, textsync, Fuser(alignment, config.fusion), gate, scope, config.weight)
+    evidence, fuser = Evidence(pack.edits, tokenizer), Fuser(alignment, config.fusion)
+    return FusionStep(host, textsync, fuser, gate, evidence, scope, config.weight)
 
 
 def gate_of(manifest: PackManifest, config: ServingConfig) -> Gate:

@@ -56,13 +56,11 @@ class Gate:
             self._alphas.move_to_end(key)
         return self._alphas.get(key)
 
-    def remember(self, key: str, weight_logit: float) -> float:
-        """Turn a [WEIGHT] logit into alpha = sigmoid(logit) and keep it. NaN counts as 0."""
-        alpha = 0.0 if math.isnan(weight_logit) else _sigmoid(weight_logit)
-        self._alphas[key] = alpha
+    def remember(self, key: str, alpha: float) -> None:
+        """Keep what the plug-in said for this prompt. NaN counts as 0."""
+        self._alphas[key] = 0.0 if math.isnan(alpha) else alpha
         if len(self._alphas) > _MEMORY:
             self._alphas.popitem(last=False)
-        return alpha
 
     @property
     def is_logging(self) -> bool:
@@ -82,7 +80,3 @@ class Gate:
                 "decisions_log %s cannot be written (%s); no more decisions are logged", self._log, error
             )
             self._log = None
-
-
-def _sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))

@@ -28,7 +28,8 @@ class Row:
         logit_bias: LLM token to bias, as vLLM has already added it to the logits.
         output_ids: LLM tokens generated so far.
         scope: What the edits' subjects say about the prompt.
-        alpha: What the plug-in's [WEIGHT] says, or the request; None until the gate has decided.
+        named: The edits whose subject the prompt names.
+        alpha: What the plug-in says for the edits, or the request; None until the gate has decided.
         gated: True when the edits take part in this request.
         failed: True once the plug-in failed on this row; the LLM answers alone from then on.
         key: The prompt's name in the gate's memory.
@@ -44,6 +45,7 @@ class Row:
     logit_bias: Mapping[int, float] | None = None
     output_ids: list[int] = field(default_factory=list)
     scope: Verdict = "weight"
+    named: tuple[int, ...] = ()
     alpha: float | None = None
     gated: bool = False
     failed: bool = False

@@ -38,13 +38,14 @@ class PromptScope:
         # Words do not go on across a special token, whether or not there is a space beside it.
         self._pieces = [b" " if piece is None else piece for piece in surface.token_bytes]
 
-    def of(self, prompt_ids: Sequence[int]) -> Verdict:
-        """What the subjects say about a prompt in LLM tokens."""
+    def of(self, prompt_ids: Sequence[int]) -> tuple[Verdict, tuple[int, ...]]:
+        """What the subjects say about a prompt in LLM tokens, and the edits that it names."""
         if self._matcher is None:
-            return "weight"
-        if self._matcher.find(self.text_of(prompt_ids)):
-            return "subject"
-        return "weight" if self.num_unnamed else "out"
+            return "weight", ()
+        named = self._matcher.find(self.text_of(prompt_ids))
+        if named:
+            return "subject", named
+        return ("weight" if self.num_unnamed else "out"), ()
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of LLM tokens. Half a character, and an id without a token, part words."""

@@ -19,6 +19,7 @@ from onceedit_vllm.runner.row import Row
 
 if TYPE_CHECKING:
     from onceedit_vllm.config import WeightKind
+    from onceedit_vllm.evidence import Evidence
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.fusion.owed import Owed
     from onceedit_vllm.plugin.host import PlugInHost, PlugInStep
@@ -38,6 +39,7 @@ class FusionStep:
         textsync: Translates LLM tokens to plug-in tokens.
         fuser: Fuses the two distributions and searches.
         gate: Decides which prompts the edits take part in.
+        evidence: Weighs what the plug-in says for an edit.
         scope: Decides before the gate which prompts the edits can concern; None: all.
         weight: What an open row is fused with: 1 ("decided"), or alpha.
     """
@@ -48,6 +50,7 @@ class FusionStep:
         textsync: TextSync,
         fuser: Fuser,
         gate: Gate,
+        evidence: Evidence,
         scope: PromptScope | None = None,
         weight: WeightKind = "decided",
     ) -> None:
@@ -55,6 +58,7 @@ class FusionStep:
         self._textsync = textsync
         self._fuser = fuser
         self._gate = gate
+        self._evidence = evidence
         self._scope = scope
         self._weight = weight
         # How many output tokens back the plug-in's words still matter.
@@ -71,7 +75,7 @@ class FusionStep:
         Such a request needs nothing more from here. Never raises.
         """
         try:
-            row.scope = self._scope_of(row)
+            row.scope, row.named = self._scope_of(row)
         except Exception as error:
             self._report("looking for subjects", error)
             return False
@@ -82,10 +86,10 @@ class FusionStep:
             self._gate.record(prompt_key(row.prompt_ids), None, False, row.scope)
         return False
 
-    def _scope_of(self, row: Row) -> Verdict:
+    def _scope_of(self, row: Row) -> tuple[Verdict, tuple[int, ...]]:
         if row.options.alpha is not None:
-            return "forced"
-        return "weight" if self._scope is None else self._scope.of(row.prompt_ids)
+            return "forced", ()
+        return ("weight", ()) if self._scope is None else self._scope.of(row.prompt_ids)
 
     def close(self, row: Row) -> None:
         """Forget a request: finished, aborted, preempted, or its slot taken by another."""
@@ -208,7 +212,9 @@ class FusionStep:
         for i, (row, _) in enumerate(stepping):
             row.heard(output.log_probs[i], self._reach)
             if row.alpha is None:
-                self._gate.remember(row.key, float(output.weight_logits[i]))
+                weight_logit = float(output.weight_logits[i])
+                alpha = self._evidence.alpha(weight_logit, output.log_probs[i], row.named)
+                self._gate.remember(row.key, alpha)
 
     def _step_of(self, row: Row) -> PlugInStep:
         if row.slot is None:

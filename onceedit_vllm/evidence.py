@@ -1,0 +1,75 @@
+"""What a plug-in has to say for an edit, on a prompt that names the edit's subject.
+
+[WEIGHT] alone was trained on few wordings, and on others its logit falls off sooner than the answer does.
+But with the subject named it is known which answer there could be, and the same forward pass tells how
+probable the plug-in finds it: the evidence is [WEIGHT]'s logit plus the log-odds of the answer's first token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from onceedit_vllm.edits import EditRecord
+
+#: Log-odds beyond this say no more: a probability in float32 is not known better.
+_LARGEST = 12.0
+
+
+def first_tokens(target: str, tokenizer: Any) -> tuple[int, ...]:
+    """Plug-in tokens that an answer can begin with: behind a space, and without one."""
+    texts = (f" {target.strip()}", target.strip())
+    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    return tuple(sorted({ids[0] for ids in encoded if ids}))
+
+
+def weigh(weight_logit: float, probability: float) -> float:
+    """The evidence as a probability.
+
+    Args:
+        weight_logit: Of [WEIGHT] at the end of the prompt.
+        probability: Of the named edit's first token there.
+    """
+    if probability <= 0.0:
+        odds = -_LARGEST
+    elif probability >= 1.0:
+        odds = _LARGEST
+    else:
+        odds = max(-_LARGEST, min(_LARGEST, math.log(probability) - math.log1p(-probability)))
+    return sigmoid(weight_logit + odds)
+
+
+def sigmoid(x: float) -> float:
+    """Without overflow."""
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+class Evidence:
+    """Weighs what the plug-in says for the edits that a prompt names.
+
+    Args:
+        edits: The pack's.
+        tokenizer: The plug-in's.
+    """
+
+    def __init__(self, edits: Sequence[EditRecord], tokenizer: Any) -> None:
+        self._tokens = [first_tokens(edit.target, tokenizer) for edit in edits]
+
+    def alpha(self, weight_logit: float, log_probs: Tensor, named: Sequence[int]) -> float:
+        """The gate's number for one prompt: of the named edits the likeliest counts.
+
+        Args:
+            weight_logit: Of [WEIGHT] at the end of the prompt.
+            log_probs: (V_s,) float32, the plug-in's next-token distribution there.
+            named: Indices of the edits that the prompt names; none: [WEIGHT] speaks alone.
+        """
+        tokens = [self._tokens[index] for index in named]
+        if math.isnan(weight_logit) or not tokens:
+            return 0.0 if math.isnan(weight_logit) else sigmoid(weight_logit)
+        flat = log_probs[[token for each in tokens for token in each]].double().exp().tolist()
+        probabilities = iter(flat)
+        return max(weigh(weight_logit, sum(next(probabilities) for _ in each)) for each in tokens)
