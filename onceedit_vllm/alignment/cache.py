@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onceedit_vllm.folders import sha256_of
+from onceedit_vllm.folders import sha256_of, written_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,31 +31,19 @@ def entry_folder(cache_root: Path, key: str) -> Path:
 
 
 def save_entry(folder: Path, tensors: dict[str, Tensor], identity: dict[str, Any]) -> None:
-    """Write an entry in one move: a reader sees all of it or nothing.
+    """Write an entry in one move: a reader sees all of it or nothing. A good one that is there stays.
 
     Raises:
         OSError: The cache cannot be written.
     """
     from safetensors.torch import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
-    try:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary / _TENSORS)
-        checked = {"method_version": METHOD_VERSION, **identity, "sha256": sha256_of(temporary / _TENSORS)}
-        (temporary / _IDENTITY).write_text(json.dumps(checked, indent=2, sort_keys=True), encoding="utf-8")
-        for name in (_TENSORS, _IDENTITY):
-            with (temporary / name).open("rb") as file:
-                os.fsync(file.fileno())
-        if load_entry(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)  # absent, or damaged
-            temporary.replace(folder)
-    except OSError:
-        # Another process may have written the same entry in the meantime; that one is as good.
-        if load_entry(folder) is None:
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if load_entry(folder) is not None:
+        return  # another process was faster; its entry is as good
+    with written_folder(folder, replace=True) as made:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, made / _TENSORS)
+        checked = {"method_version": METHOD_VERSION, **identity, "sha256": sha256_of(made / _TENSORS)}
+        (made / _IDENTITY).write_text(json.dumps(checked, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def load_entry(folder: Path) -> dict[str, Tensor] | None:

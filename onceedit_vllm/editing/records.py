@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from onceedit_vllm.config import WEIGHT_TOKEN
+from onceedit_vllm.editing.raw_records import Problem, RawRecord, bad_edits, read_raw_records
 from onceedit_vllm.edits import EditRecord, normalise
-from onceedit_vllm.errors import BadInputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-#: How many problems a message prints before it only counts the rest.
-MAX_PROBLEMS_SHOWN = 50
 
 #: Fields of an edit that hold several texts.
 _LISTS = ("rephrases", "locality", "aliases")
 
 
-class Problem(NamedTuple):
-    """One thing that is wrong, and where: `line 3`, `record 12`."""
+@dataclass(frozen=True)
+class PlacedEdits:
+    """Edits and where each was found, so that whatever is wrong with one can be said with its place.
 
-    where: str
-    what: str
+    Attributes:
+        source: The file, or `the edits given`.
+        records: The edits.
+        places: One for each edit: `line 3`, `record 12`.
+    """
+
+    source: str
+    records: tuple[EditRecord, ...]
+    places: tuple[str, ...]
+
+    def check_targets(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Check that every target can be encoded by the plug-in's tokenizer.
+
+        Raises:
+            BadInputError: One cannot; all that cannot are listed.
+        """
+        problems = [
+            Problem(where, f"target {record.target!r} cannot be encoded: {reason}")
+            for where, record in zip(self.places, self.records, strict=True)
+            if (reason := _unencodable(record.target, tokenizer))
+        ]
+        if problems:
+            raise bad_edits(self.source, problems)
 
 
-class RawRecord(NamedTuple):
-    """A JSON value read from a file, with its place there."""
+def place_edits(edits: str | Path | Sequence[EditRecord]) -> PlacedEdits:
+    """Read a file of edits, or take edits made in Python, and check all that needs no tokenizer.
 
-    where: str
-    position: int
-    value: Any
+    Args:
+        edits: As in :func:`load_edits`, or the edits themselves.
+
+    Raises:
+        BadInputError: The file cannot be read, or anything in it is wrong; every problem is listed.
+    """
+    if isinstance(edits, str | Path):
+        return _read(Path(edits))
+    places = tuple(f"record {number}" for number in range(1, len(edits) + 1))
+    problems = list(_find_problems(zip(places, edits, strict=True)))
+    if not edits:
+        problems = [Problem("edits", "there are none; give at least one EditRecord")]
+    if problems:
+        raise bad_edits("the edits given", problems)
+    return PlacedEdits("the edits given", tuple(edits), places)
 
 
 def load_edits(path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> list[EditRecord]:
@@ -49,21 +80,10 @@ def load_edits(path: str | Path, tokenizer: PreTrainedTokenizerBase | None = Non
     Raises:
         BadInputError: The file cannot be read, or anything in it is wrong; every problem is listed.
     """
-    source = Path(path)
-    raws, problems = read_raw_records(source)
-    placed: list[tuple[str, EditRecord]] = []
-    for raw in raws:
-        found = _parse_record(raw)
-        if isinstance(found, EditRecord):
-            placed.append((raw.where, found))
-        else:
-            problems.extend(found)
-    problems.extend(find_problems(placed, tokenizer))
-    if not placed and not problems:
-        problems.append(Problem("line 1", "the file is empty; write one edit a line, with prompt and target"))
-    if problems:
-        raise bad_edits(str(source), problems)
-    return [record for _, record in placed]
+    placed = place_edits(path)
+    if tokenizer is not None:
+        placed.check_targets(tokenizer)
+    return list(placed.records)
 
 
 def check_edits(records: Sequence[EditRecord], tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -72,74 +92,28 @@ def check_edits(records: Sequence[EditRecord], tokenizer: PreTrainedTokenizerBas
     Raises:
         BadInputError: Any of them is wrong; every problem is listed.
     """
-    placed = [(f"record {number}", record) for number, record in enumerate(records, start=1)]
-    problems = find_problems(placed, tokenizer)
-    if not placed:
-        problems = [Problem("edits", "there are none; give at least one EditRecord")]
+    placed = place_edits(records)
+    if tokenizer is not None:
+        placed.check_targets(tokenizer)
+
+
+def _read(source: Path) -> PlacedEdits:
+    raws, problems = read_raw_records(source)
+    placed: list[tuple[str, EditRecord]] = []
+    for raw in raws:
+        found = _parse_record(raw)
+        if isinstance(found, EditRecord):
+            placed.append((raw.where, found))
+        else:
+            problems.extend(found)
+    problems.extend(_find_problems(placed))
+    if not placed and not problems:
+        problems.append(Problem("line 1", "the file is empty; write one edit a line, with prompt and target"))
     if problems:
-        raise bad_edits("the edits given", problems)
-
-
-def bad_edits(source: str, problems: Iterable[Problem]) -> BadInputError:
-    """Build the one error that lists all problems in the order of the file."""
-    ordered = sorted(problems, key=lambda problem: _place(problem.where))
-    lines = [f"  {problem.where}: {problem.what}" for problem in ordered[:MAX_PROBLEMS_SHOWN]]
-    if len(ordered) > MAX_PROBLEMS_SHOWN:
-        lines.append(f"  and {len(ordered) - MAX_PROBLEMS_SHOWN} more")
-    count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
-    listed = "\n".join(lines)
-    return BadInputError(f"{source}: {count}; nothing was trained. Mend these and run again:\n{listed}")
-
-
-def _place(where: str) -> int:
-    digits = re.search(r"\d+", where)
-    return int(digits.group()) if digits else 0
-
-
-# --- reading ---------------------------------------------------------------------------------
-
-
-def read_raw_records(path: Path) -> tuple[list[RawRecord], list[Problem]]:
-    """Read the JSON values of a file, with whatever could not be read as problems.
-
-    Raises:
-        BadInputError: There is no such file, or it cannot be opened.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a file of edits") from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if data.lstrip()[:1] == b"[":
-        return _read_array(data)
-    return _read_lines(data)
-
-
-def _read_lines(data: bytes) -> tuple[list[RawRecord], list[Problem]]:
-    raws: list[RawRecord] = []
-    problems: list[Problem] = []
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        where = f"line {number}"
-        if not line.strip():
-            continue
-        try:
-            raws.append(RawRecord(where, number, json.loads(line.decode("utf-8"))))
-        except UnicodeDecodeError as error:
-            problems.append(Problem(where, f"not UTF-8 (byte {error.start + 1}); save the file as UTF-8"))
-        except json.JSONDecodeError as error:
-            problems.append(Problem(where, f"not JSON: {error.msg} at column {error.colno}"))
-    return raws, problems
-
-
-def _read_array(data: bytes) -> tuple[list[RawRecord], list[Problem]]:
-    try:
-        values = json.loads(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        return [], [Problem(f"line {line}", "not UTF-8; save the file as UTF-8")]
-    except json.JSONDecodeError as error:
-        return [], [Problem(f"line {error.lineno}", f"not JSON: {error.msg} at column {error.colno}")]
-    return [RawRecord(f"record {n}", n, value) for n, value in enumerate(values, start=1)], []
+        raise bad_edits(str(source), problems)
+    return PlacedEdits(
+        str(source), tuple(record for _, record in placed), tuple(where for where, _ in placed)
+    )
 
 
 # --- one record ------------------------------------------------------------------------------
@@ -168,6 +142,7 @@ def _to_fields(raw: RawRecord) -> dict[str, Any]:
     else:
         fields = {key: item for key, item in value.items() if key not in _LISTS}
         lists = {key: value[key] for key in _LISTS if key in value}
+    lists["aliases"] = value.get("aliases")  # EasyEdit has none of its own; a user may add them
     fields |= {key: _to_tuple(item) for key, item in lists.items() if item is not None}
     fields = {key: item for key, item in fields.items() if item is not None}
     number = value.get("id", value.get("case_id"))
@@ -185,7 +160,7 @@ def _to_tuple(item: Any) -> Any:
 
 def _blank_fields(fields: dict[str, Any]) -> Iterator[str]:
     for key, value in fields.items():
-        texts = [text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str)]
+        texts = [text for text in _texts(value) if isinstance(text, str)]
         if any(re.search("[\ud800-\udfff]", text) for text in texts):
             yield f"{key} holds half of a character (a lone surrogate) and cannot be encoded"
         if all(text.strip() for text in texts):
@@ -195,6 +170,10 @@ def _blank_fields(fields: dict[str, Any]) -> Iterator[str]:
         else:
             optional = key in ("id", "subject")
             yield f"{key} is blank; {'leave it out or fill it in' if optional else 'fill it in'}"
+
+
+def _texts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _explain(detail: Any) -> str:
@@ -217,31 +196,29 @@ def _kind(value: Any) -> str:
 # --- the records together --------------------------------------------------------------------
 
 
-def find_problems(
-    placed: Sequence[tuple[str, EditRecord]], tokenizer: PreTrainedTokenizerBase | None
-) -> list[Problem]:
-    """Problems that only show among several edits, or with the plug-in's tokenizer."""
-    problems: list[Problem] = []
+def _find_problems(placed: Iterable[tuple[str, EditRecord]]) -> Iterator[Problem]:
+    """What is wrong with edits, one by one and among each other, as far as no tokenizer is needed."""
     first_id: dict[str, str] = {}
     first_prompt: dict[str, tuple[str, str]] = {}
     for where, record in placed:
         if record.id in first_id:
-            problems.append(Problem(where, f"id {record.id!r} is already used at {first_id[record.id]}"))
+            yield Problem(where, f"id {record.id!r} is already used at {first_id[record.id]}")
         first_id.setdefault(record.id, where)
         seen, target = first_prompt.setdefault(normalise(record.prompt), (where, record.target))
         if normalise(target) != normalise(record.target):
             both = f"{target!r} at {seen}, {record.target!r} here"
-            problems.append(Problem(where, f"the same prompt has two targets: {both}"))
-        if tokenizer is not None and (reason := _unencodable(record.target, tokenizer)):
-            problems.append(Problem(where, f"target {record.target!r} cannot be encoded: {reason}"))
-        problems.extend(Problem(where, what) for what in _reserved(record))
-    return problems
+            yield Problem(where, f"the same prompt has two targets: {both}")
+        yield from (Problem(where, what) for what in _faults(record))
 
 
-def _reserved(record: EditRecord) -> Iterator[str]:
-    for key in ("prompt", "target"):
-        if WEIGHT_TOKEN in getattr(record, key):
+def _faults(record: EditRecord) -> Iterator[str]:
+    fields = dict(record)
+    yield from _blank_fields(fields)
+    for key, value in fields.items():
+        if value is not None and any(WEIGHT_TOKEN in text for text in _texts(value)):
             yield f"{key} contains {WEIGHT_TOKEN}, which is reserved for the gate"
+    if record.aliases and record.subject is None:
+        yield "aliases need a subject; name the one that they are other names of"
 
 
 def _unencodable(target: str, tokenizer: PreTrainedTokenizerBase) -> str | None:

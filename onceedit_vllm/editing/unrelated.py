@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onceedit_vllm.editing.records import Problem, RawRecord, bad_edits, read_raw_records
+from onceedit_vllm.editing.raw_records import Problem, RawRecord, bad_edits, read_raw_records
 from onceedit_vllm.errors import BadInputError
 
 

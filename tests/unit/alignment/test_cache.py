@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,31 @@ def test_a_crash_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     def crash(descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(cache.os, "fsync", crash)
+    monkeypatch.setattr(os, "fsync", crash)
     folder = entry_folder(tmp_path, "key")
     with pytest.raises(OSError, match="disk full"):
         save_entry(folder, TENSORS, {})
     assert list(folder.parent.iterdir()) == []
+
+
+def test_a_damaged_entry_is_replaced(tmp_path: Path) -> None:
+    folder = entry_folder(tmp_path, "key")
+    save_entry(folder, TENSORS, {})
+    (folder / "alignment.safetensors").write_bytes(b"")
+    save_entry(folder, TENSORS, {})
+    assert load_entry(folder) is not None
+    assert [path.name for path in folder.parent.iterdir()] == ["key"]
+
+
+def test_others_may_read_an_entry_as_the_umask_says(tmp_path: Path) -> None:
+    folder = entry_folder(tmp_path, "key")
+    before = os.umask(0o022)
+    try:
+        save_entry(folder, TENSORS, {})
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
 def test_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:

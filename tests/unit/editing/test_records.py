@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from onceedit_vllm.editing.records import check_edits, load_edits
+from onceedit_vllm.editing.records import check_edits, load_edits, place_edits
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
 
@@ -93,6 +93,14 @@ def test_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
         ({"prompt": "x", "target": "y", "locality": [" "]}, "locality holds a blank text"),
         ({"prompt": "x", "target": "y", "anwser": "z"}, "unknown field 'anwser'"),
         ({"prompt": "x", "target": "[WEIGHT]"}, "reserved"),
+        ({"prompt": "x", "target": "y", "rephrases": ["a [WEIGHT]"]}, "rephrases contains [WEIGHT]"),
+        (
+            {"prompt": "x", "target": "y", "subject": "s", "aliases": ["a", "\t"]},
+            "aliases holds a blank text",
+        ),
+        ({"prompt": "x", "target": "y", "subject": "s", "aliases": [None]}, "aliases"),
+        ({"prompt": "x", "target": "y", "aliases": ["a"]}, "aliases need a subject"),
+        ({"prompt": "x", "target": "y", "subject": None, "aliases": ["a"]}, "aliases need a subject"),
         ([1, 2], "expected an object"),
         ("nonsense", "not JSON"),
         ('{"prompt": "x", "target": "\\ud800"}', "target holds half of a character"),
@@ -157,6 +165,53 @@ def test_targets_that_the_tokenizer_cannot_write(tmp_path: Path) -> None:
     assert "line 2: target 'Ulm' cannot be encoded: the tokenizer gives its unknown token" in message
     assert "line 3: target '[EOS]' cannot be encoded: it contains the special token [EOS]" in message
     assert len(load_edits(write_lines(tmp_path / "f.jsonl", GOOD), tokenizer)) == 1
+
+
+def test_aliases(tmp_path: Path) -> None:
+    named = GOOD | {"subject": "Lumora", "aliases": ["the Lumoran Republic", "Lumora"]}
+    (record,) = load_edits(write_lines(tmp_path / "e.jsonl", named))
+    assert record.aliases == ("the Lumoran Republic", "Lumora")  # its own name does no harm
+    (record,) = load_edits(write_lines(tmp_path / "f.jsonl", GOOD | {"subject": "Lumora", "aliases": "LR"}))
+    assert record.aliases == ("LR",)
+    for foreign in (ZSRE, COUNTERFACT):
+        (record,) = load_edits(write_lines(tmp_path / "f.json", [foreign | {"aliases": ["A5", "five"]}]))
+        assert record.aliases == ("A5", "five")
+    (record,) = load_edits(write_lines(tmp_path / "g.jsonl", GOOD | {"aliases": []}))
+    assert record.aliases == ()
+
+
+def test_a_file_is_read_once_and_its_places_are_remembered(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "e.jsonl", GOOD, "", {"prompt": "x", "target": "Ulm"})
+    placed = place_edits(file)
+    assert list(placed.records) == load_edits(file)
+    file.unlink()
+    with pytest.raises(BadInputError) as caught:
+        placed.check_targets(words_tokenizer())
+    assert str(caught.value).startswith(f"{file}: 1 problem; nothing was trained.")
+    assert "line 3: target 'Ulm' cannot be encoded" in str(caught.value)
+
+
+def test_edits_made_in_python_are_placed_by_their_number() -> None:
+    edits = [EditRecord(id="a", prompt="p", target="Port"), EditRecord(id="b", prompt="q", target="Ulm")]
+    placed = place_edits(edits)
+    assert placed.records == tuple(edits)
+    with pytest.raises(BadInputError, match=r"the edits given: 1 problem.*\n  record 2: target 'Ulm'"):
+        placed.check_targets(words_tokenizer())
+    place_edits(edits[:1]).check_targets(words_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"aliases": (" ",), "subject": "s"}, "aliases holds a blank text"),
+        ({"aliases": ("a",)}, "aliases need a subject"),
+        ({"subject": ""}, "subject is blank"),
+        ({"rephrases": ("\ud800",)}, "rephrases holds half of a character"),
+    ],
+)
+def test_faults_of_records_made_in_python(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInputError, match=f"record 1: {said}"):
+        check_edits([EditRecord(id="a", prompt="p", target="t", **fields)])
 
 
 def test_records_made_in_python_are_checked_too() -> None:
