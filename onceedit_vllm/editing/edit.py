@@ -22,7 +22,7 @@ from onceedit_vllm.editing.plugin_model import (
     load_tokenizer,
 )
 from onceedit_vllm.editing.progress import TrainingProgress
-from onceedit_vllm.editing.records import check_edits, load_edits
+from onceedit_vllm.editing.records import place_edits
 from onceedit_vllm.editing.trainer import Course, EditingLoop
 from onceedit_vllm.editing.unrelated import load_unrelated
 from onceedit_vllm.edits import EditRecord
@@ -65,11 +65,12 @@ def edit(
     root = Path(out).expanduser()
     check_out(root, overwrite=overwrite)
     # Whatever is wrong with the edits is said before a model is fetched or loaded.
-    records = list(load_edits(edits) if isinstance(edits, str | Path) else edits)
+    placed = place_edits(edits)
+    records = list(placed.records)
     unrelated_items = load_unrelated(unrelated) if unrelated is not None else None
     folder = resolve_model(str(plugin), progress=progress)
     tokenizer = load_tokenizer(folder)
-    _check_with_tokenizer(edits, records, tokenizer)
+    placed.check_targets(tokenizer)
     torch.manual_seed(config.seed)
     base = load_plugin(folder, tokenizer, choose_compute_dtype(config.compute_dtype), config.trained_share)
     checkpoint = Checkpoint(root, training_fingerprint(base.fingerprint, records, unrelated_items, config))
@@ -97,13 +98,6 @@ class _Made(NamedTuple):
     course: Course
     verdict: Verdict
     report: PackReport
-
-
-def _check_with_tokenizer(edits: Any, records: list[EditRecord], tokenizer: Any) -> None:
-    if isinstance(edits, str | Path):
-        load_edits(edits, tokenizer)
-    else:
-        check_edits(records, tokenizer)
 
 
 def _write_pack(base: EditablePlugIn, made: _Made, root: Path, base_model: str, overwrite: bool) -> EditPack:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+from onceedit_vllm.terminal import error_console, progress_bar
 
 
 class TrainingProgress:
@@ -15,14 +16,14 @@ class TrainingProgress:
     def __init__(self, num_edits: int, *, visible: bool) -> None:
         """Nothing is shown before :meth:`started`."""
         self._num_edits = num_edits
-        self._bar = Progress(
+        self._visible = visible
+        self._bar = progress_bar(
             TextColumn("editing"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[losses]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
-            disable=not visible,
+            shown=visible,
         )
         self._task = self._bar.add_task("editing", losses="", total=None)
 
@@ -34,9 +35,9 @@ class TrainingProgress:
             yield
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
-        if not self._bar.disable:
-            self._bar.console.print(text)
+        """A line for people."""
+        if self._visible:
+            error_console().print(text)
 
     def step(self, generation_loss: float, gate_loss: float, num_learnt: int) -> None:
         """One optimizer step is done."""
