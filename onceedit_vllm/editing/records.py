@@ -86,17 +86,6 @@ def load_edits(path: str | Path, tokenizer: PreTrainedTokenizerBase | None = Non
     return list(placed.records)
 
 
-def check_edits(records: Sequence[EditRecord], tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-    """Apply the checks of :func:`load_edits` to edits made in Python.
-
-    Raises:
-        BadInputError: Any of them is wrong; every problem is listed.
-    """
-    placed = place_edits(records)
-    if tokenizer is not None:
-        placed.check_targets(tokenizer)
-
-
 def _read(source: Path) -> PlacedEdits:
     raws, problems = read_raw_records(source)
     placed: list[tuple[str, EditRecord]] = []

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from onceedit_vllm.editing.records import check_edits, load_edits, place_edits
+from onceedit_vllm.editing.records import load_edits, place_edits
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
 
@@ -211,13 +211,13 @@ def test_edits_made_in_python_are_placed_by_their_number() -> None:
 )
 def test_faults_of_records_made_in_python(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInputError, match=f"record 1: {said}"):
-        check_edits([EditRecord(id="a", prompt="p", target="t", **fields)])
+        place_edits([EditRecord(id="a", prompt="p", target="t", **fields)])
 
 
 def test_records_made_in_python_are_checked_too() -> None:
     record = EditRecord(id="a", prompt="p", target="t")
-    check_edits([record])
+    place_edits([record])
     with pytest.raises(BadInputError, match="record 2: id 'a'"):
-        check_edits([record, record])
+        place_edits([record, record])
     with pytest.raises(BadInputError, match="there are none"):
-        check_edits([])
+        place_edits([])
