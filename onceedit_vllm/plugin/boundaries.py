@@ -1,11 +1,12 @@
-"""Where a text may be cut so that both halves, tokenized apart, give the tokens of the whole.
+"""Where a text may be cut so that all further text leaves the tokens before the cut as they are.
 
-Two kinds of tokenizer allow a proof, made once from the tokenizer's own description:
+Where a text's words and tokens begin is asked of the tokenizer itself. That no later text moves a
+border is known for two kinds of tokenizer:
 
-- a regex pre-tokenizer (GPT-2, SmolLM2, Qwen, Llama-3, ...): no match holds both characters at the
-  cut, so the cut is a border between two pre-tokens in every context;
-- BPE without pre-tokenization (Llama-2, Mistral, Gemma): no token holds the two characters side by
-  side, so no merge crosses the cut.
+- a regex pre-tokenizer (GPT-2, SmolLM2, Qwen, Llama-3, ...): no match that begins before the border
+  could go on beyond the end of the text. :mod:`regex` is asked, by a partial match;
+- BPE without pre-tokenization (Llama-2, Mistral, Gemma): no token holds the two characters at the
+  border side by side, so no merge crosses it.
 
 Anything else gets no rule, and its texts are tokenized whole.
 """
@@ -14,14 +15,12 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from tokenizers import AddedToken, Tokenizer, models
-
-from onceedit_vllm.plugin.char_cells import MARK, WHITESPACE, cell_of
-from onceedit_vllm.plugin.regex_pairs import RegexPairs, UnprovenError, analyse
+import regex
+from tokenizers import AddedToken, Encoding, Tokenizer, models
 
 METASPACE = "▁"
 
@@ -29,51 +28,102 @@ METASPACE = "▁"
 _BYTE_LEVEL_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 #: Pre-tokenizers that may follow: they work on one piece at a time, whatever its neighbours.
 _PIECEWISE = ("Split", "Digits", "Punctuation", "ByteLevel", "Whitespace", "WhitespaceSplit")
+#: Escapes that `regex` and the tokenizer's engine (Oniguruma) read alike.
+_ESCAPE = regex.compile(r"\\[pP](?:\{\^?\w+\}|[A-Z])|\\[sSdDnrtfv]|\\[^\w\s]")
+#: What they read differently, or what looks beyond the match: other escapes, anchors, look-arounds,
+#: flags (but on plain letters), operations on sets, braces that are no count or are followed by a sign.
+_UNSURE = regex.compile(
+    r"\\|\$|(?<!\[)\^|\(\?(?!:|i:['\w|]*\))|&&|\|\||--|~~|\[:|\{(?!\d+(?:,\d*)?\}|,\d+\})|\}[+?]"
+)
+#: A noncharacter; searched text has another in its place.
+_NOWHERE = "\uffff"
+
+
+class UnprovenError(Exception):
+    """Nothing is known about where this tokenizer's texts may be cut."""
+
+
+class Cut(NamedTuple):
+    """A place in a text, 0 of both for its start.
+
+    Attributes:
+        num_tokens: Tokens before it.
+        num_characters: Characters before it.
+    """
+
+    num_tokens: int
+    num_characters: int
+
+
+NO_CUT = Cut(0, 0)
 
 
 class CutRule(Protocol):
-    """Says between which two neighbouring characters a text may be cut."""
+    """Says where a text may be cut."""
 
-    def allows(self, left: str, right: str) -> bool:
-        """True when every text may be cut between these two characters, whatever is around."""
+    def last_cut(self, text: str, encoding: Encoding) -> Cut:
+        """The last cut inside `text`, which was encoded as `encoding`; :data:`NO_CUT` if there is none.
 
-
-def last_cut(rule: CutRule, text: str, start: int) -> int:
-    """The last position in ``start..len(text)-1`` where `text` may be cut, 0 if there is none."""
-    for position in range(len(text) - 1, max(start, 1) - 1, -1):
-        if rule.allows(text[position - 1], text[position]):
-            return position
-    return 0
+        The tokens before it are final, and those behind it are the tokens of the rest encoded apart,
+        whatever text is still to come.
+        """
 
 
 @dataclass(frozen=True)
 class RegexCuts:
     """Cuts at the borders of regex pre-tokens.
 
+    A regex that looks around no farther than ``\\s+(?!\\S)`` splits the text from left to right, and
+    its choice at a position depends on later text only if some way of matching there reads all the
+    text there is and asks for more. Before the first such position every border is final.
+
     Attributes:
-        stages: The splitting stages that see the text itself, in order.
+        continued: Matches from where a match of some stage could go on beyond the text.
         joined: Pairs of characters inside some added token.
-        composes: The normalizer is NFC, which may join a character and the marks after it.
+        lead: What the pre-tokenizer puts before a text.
+        normalize: NFC as the tokenizer does it, which may join a character and the marks after it.
     """
 
-    stages: tuple[RegexPairs, ...]
+    continued: regex.Pattern[str]
     joined: frozenset[str] = field(repr=False)
-    composes: bool
+    lead: str = ""
+    normalize: Callable[[str], str] | None = None
 
-    def allows(self, left: str, right: str) -> bool:
+    def last_cut(self, text: str, encoding: Encoding) -> Cut:
         """See :class:`CutRule`."""
-        before, after = cell_of(left), cell_of(right)
-        # A look-ahead is only ever taken from behind whitespace (see `analyse`).
-        if not before or not after or before & WHITESPACE or _pair(left, right) in self.joined:
+        num_final = self._num_final(text)
+        if num_final < 1:
+            return NO_CUT
+        words = encoding.word_ids
+        for cut in _borders(encoding):
+            i, position = cut
+            if words[i - 1] != words[i] and self._stands(text, position, num_final):
+                return cut
+        return NO_CUT
+
+    def _num_final(self, text: str) -> int:
+        """Characters, normalized, at and before which a border is final."""
+        known = self.lead + (text if self.normalize is None else self._settled(self.normalize(text)))
+        found = self.continued.search(known.replace(_NOWHERE, "\ufffe"), partial=True)
+        return (len(known) if found is None else found.start()) - len(self.lead)
+
+    def _stands(self, text: str, position: int, num_final: int) -> bool:
+        left, right = text[position - 1], text[position]
+        # An added token after whitespace would end the text for a look-ahead from that whitespace.
+        if left.isspace() or _pair(left, right) in self.joined:
             return False
-        if self.composes and not (_stands_alone(left, before) and _stands_alone(right, after)):
-            return False
-        for stage in self.stages:
-            if stage.allows(before, after):
-                return False
-            if stage.covers & (before | after):
-                return True  # one of the two is matched, and not together with the other
-        return False
+        if self.normalize is None:
+            return position <= num_final
+        # Behind a starter that has not joined what is before it, nothing ever does.
+        return not unicodedata.combining(right) and len(self.normalize(text[:position])) <= num_final
+
+    @staticmethod
+    def _settled(normalized: str) -> str:
+        """What no further text changes: all before the last starter, which may be composed yet."""
+        end = len(normalized)
+        while end and unicodedata.combining(normalized[end - 1]):
+            end -= 1
+        return normalized[: max(0, end - 1)]
 
 
 @dataclass(frozen=True)
@@ -82,9 +132,22 @@ class BigramCuts:
 
     joined: frozenset[str] = field(repr=False)
 
-    def allows(self, left: str, right: str) -> bool:
+    def last_cut(self, text: str, encoding: Encoding) -> Cut:
         """See :class:`CutRule`."""
-        return _pair(left, right) not in self.joined
+        for cut in _borders(encoding):
+            position = cut.num_characters
+            if _pair(text[position - 1], text[position]) not in self.joined:
+                return cut
+        return NO_CUT
+
+
+def _borders(encoding: Encoding) -> Iterator[Cut]:
+    """Where a token begins and none goes on, the start aside, from the last to the first."""
+    offsets = encoding.offsets
+    for i in range(len(offsets) - 1, 0, -1):
+        start = offsets[i][0]
+        if 0 < start >= offsets[i - 1][1]:
+            yield Cut(i, start)
 
 
 def cut_rule(core: Tokenizer) -> CutRule | None:
@@ -100,10 +163,14 @@ def cut_rule(core: Tokenizer) -> CutRule | None:
             normalizer, pre_tokenizer, prefixes_alone=not extracted
         ):
             return BigramCuts(_bigrams(vocabulary))
-        stages = _stages(pre_tokenizer, prefixes_alone=not extracted)
         if not _is_deterministic(core) or any(step["type"] != "NFC" for step in normalizer):
             return None
-        return RegexCuts(stages, _bigrams(_spellings(added)), composes=bool(normalizer))
+        return RegexCuts(
+            _continued(_stages(pre_tokenizer, prefixes_alone=not extracted)),
+            _bigrams(_spellings(added)),
+            lead=" " if any(step.get("add_prefix_space") for step in pre_tokenizer) else "",
+            normalize=core.normalizer.normalize_str if normalizer else None,
+        )
     except UnprovenError:
         return None
 
@@ -135,13 +202,6 @@ def _spellings(added: Iterable[AddedToken]) -> Iterator[str]:
     for token in added:
         yield token.content
         yield unicodedata.normalize("NFC", token.content)
-
-
-def _stands_alone(character: str, cell: int) -> bool:
-    """True when NFC neither joins this character to the one before nor to marks of another text."""
-    # The only starters that compose backwards, marks aside: Hangul vowels and final consonants,
-    # and letters of scripts beyond the basic plane.
-    return not cell & MARK and character < "\U00010000" and not "ᅠ" <= character <= "ᇿ"
 
 
 def _is_deterministic(core: Tokenizer) -> bool:
@@ -186,13 +246,13 @@ def _spells_spaces(
     return spelled
 
 
-def _stages(pre_tokenizer: list[dict[str, Any]], *, prefixes_alone: bool) -> tuple[RegexPairs, ...]:
-    """The stages that decide the cuts: all up to one that respells the text.
+def _stages(pre_tokenizer: list[dict[str, Any]], *, prefixes_alone: bool) -> list[str]:
+    """The regexes that decide the cuts: all up to one that respells the text.
 
     Raises:
         UnprovenError: There is none, or a stage of no known kind.
     """
-    stages: list[RegexPairs] = []
+    stages: list[str] = []
     respelled = False
     for i, step in enumerate(pre_tokenizer):
         if step.get("add_prefix_space") and (i > 0 or not prefixes_alone):
@@ -205,19 +265,43 @@ def _stages(pre_tokenizer: list[dict[str, Any]], *, prefixes_alone: bool) -> tup
             raise UnprovenError(step["type"])
     if not stages:
         raise UnprovenError("no pre-tokenizer splits the text")
-    return tuple(stages)
+    return stages
 
 
-def _stage(step: dict[str, Any]) -> RegexPairs:
+def _stage(step: dict[str, Any]) -> str:
+    """What a step's pieces match, or more than that."""
     kind = step["type"]
-    if kind == "ByteLevel" and step.get("use_regex", True):
-        return analyse(_BYTE_LEVEL_REGEX)
+    if kind == "ByteLevel":
+        return _BYTE_LEVEL_REGEX
     if kind == "Split" and step["behavior"] == "Isolated" and not step["invert"]:
         pattern: dict[str, str] = step["pattern"]
         if "Regex" in pattern:
-            return analyse(pattern["Regex"])
+            return pattern["Regex"]
     if kind == "Digits":
-        return analyse(r"\p{N}" if step["individual_digits"] else r"\p{N}+")
+        return r"\p{N}" if step["individual_digits"] else r"\p{N}+"
     if kind == "Punctuation" and step["behavior"] in ("Isolated", "Contiguous"):
-        return analyse(r"[\p{P}\p{S}]+")
+        return r"[\p{P}\p{S}]+"
     raise UnprovenError(kind)
+
+
+def _continued(stages: Iterable[str]) -> regex.Pattern[str]:
+    """A pattern whose leftmost partial match starts where a match of some stage reaches the text's end.
+
+    Raises:
+        UnprovenError: A regex looks beyond its matches, may match nothing, or is not surely read alike
+            by both engines.
+    """
+    # The look-ahead sees one character behind whitespace: to the end of the text is as far as `\s+`.
+    patterns = [pattern.replace(r"\s+(?!\S)", r"\s+") for pattern in stages]
+    for pattern in patterns:
+        if _UNSURE.search(_ESCAPE.sub("_", pattern)):
+            raise UnprovenError(pattern)
+    try:
+        whole = regex.compile("|".join(f"(?:{pattern})" for pattern in patterns), regex.V1)
+        # It never matches in full, so that the search is for partial matches, from the left.
+        continued = regex.compile(f"(?:{whole.pattern}){_NOWHERE}", regex.V1)
+    except regex.error as error:
+        raise UnprovenError(str(error)) from error
+    if whole.match(""):
+        raise UnprovenError(whole.pattern)
+    return continued
