@@ -80,7 +80,7 @@ def test_import_errors_are_read_from_another_process() -> None:
 
 def test_foreign_processors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = SimpleNamespace(value="other:Processor", dist=SimpleNamespace(name="other"))
-    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: [entry])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
     (finding,) = doctor._foreign_processors()
     assert finding.status == "note"
     assert "other:Processor" in finding.found

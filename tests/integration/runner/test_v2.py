@@ -30,7 +30,7 @@ class Slots:
             prefill_len=SimpleNamespace(np=np.zeros(4, dtype=np.int32)),
         )
         self.total = [0] * 4
-        self.adapter = V2Adapter(FusionStep(self.host, FakeSync(), FakeFuser(), Gate(0.5)), self.states)
+        self.adapter = V2Adapter(FusionStep(self.host, FakeSync(), FakeFuser(), Gate(0.5)), self.states)  # type: ignore[arg-type]
 
     def add(self, slot, prompt, outputs=(), params=GREEDY):
         tokens = [*prompt, *outputs]
@@ -50,7 +50,7 @@ class Slots:
             idx_mapping_np=np.array(slots, dtype=np.int32),
             seq_lens_upper_bound_np=np.array(lengths or [self.total[s] for s in slots], dtype=np.int32),
         )
-        return self.adapter.apply(torch.zeros(len(slots), VOCAB), ctx)
+        return self.adapter.apply(torch.zeros(len(slots), VOCAB), ctx)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_a_crash_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     def crash(descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(cache.os, "fsync", crash)
+    monkeypatch.setattr("os.fsync", crash)
     folder = entry_folder(tmp_path, "key")
     with pytest.raises(OSError, match="disk full"):
         save_entry(folder, TENSORS, {})
