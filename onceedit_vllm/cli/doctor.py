@@ -16,7 +16,7 @@ from onceedit_vllm.cli.output import (
     plain,
     reserved_stdout,
 )
-from onceedit_vllm.doctor import Finding, examine
+from onceedit_vllm.doctor import Finding, compatibility, examine
 
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}
 
@@ -54,6 +54,7 @@ def _runner_findings() -> list[Finding]:
         ]
     return [
         Finding("runner", "ok", f"{probe.runner} on {probe.platform}: {probe.reason}"),
+        *compatibility(probe.platform, probe.runner),
         Finding(
             "limits", "ok", "speculative decoding, tensor and pipeline parallelism are refused at start-up"
         ),

@@ -64,7 +64,7 @@ class Engine:
 
     def abort(
         self, prompts: list[str], params: dict[str, Any], *, which: int, after_steps: int
-    ) -> list[dict]:
+    ) -> list[dict[str, Any]]:
         """Answers with one request aborted in flight."""
         call = {"call": "abort", "which": which, "after_steps": after_steps}
         return self._outputs({**call, "prompts": prompts, "params": _each(params, prompts)})

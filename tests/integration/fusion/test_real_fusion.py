@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from fusion_bench.recorded import Steps, record
 
-from benchmarks.fusion_bench.recorded import Steps, record
 from onceedit_vllm.alignment.align import Alignment, align
 from onceedit_vllm.alignment.embeddings import load_embeddings
 from onceedit_vllm.alignment.statistics import build_dense_map
@@ -98,7 +98,7 @@ def test_the_certificate_on_recorded_steps(kind: MapKind, alignment: Alignment, 
     alpha = torch.rand(24, 1)
     weights = [alpha * steps.plugin_log_probs.exp(), (1 - alpha) * steps.llm_logits.softmax(dim=1)]
     sides = [Side(MapLines(each, 1 << 24), w) for each, w in zip(maps, weights, strict=True)]
-    fused = sum(each.project(w) for each, w in zip(maps, weights, strict=True))
+    fused = maps[0].project(weights[0]) + maps[1].project(weights[1])
     for share in (1.0, 0.3):
         allowed = torch.rand(24, len(anchors[0])) < share
         allowed[:, 5] = True

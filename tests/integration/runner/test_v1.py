@@ -24,7 +24,7 @@ def host():
 
 @pytest.fixture
 def adapter(host):
-    return V1Adapter(FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5)))
+    return V1Adapter(FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5)))  # type: ignore[arg-type]
 
 
 def batch_update(*, removed=(), added=(), moved=()):
@@ -43,7 +43,7 @@ def applied(adapter, num_rows=4):
 
 
 def test_rows_follow_their_requests(adapter):
-    outputs = [[], []]
+    outputs: list[list[int]] = [[], []]
     adapter.update_state(
         batch_update(added=[(0, greedy(), [1], outputs[0]), (1, greedy(), [EDITED], outputs[1])])
     )
@@ -111,7 +111,7 @@ def test_a_request_out_of_scope_on_a_live_row_ends_that_row(host):
 
 
 def test_a_token_still_on_the_device_is_waited_for(adapter):
-    output = []
+    output: list[int] = []
     adapter.update_state(batch_update(added=[(0, greedy(), [EDITED], output)]))
     applied(adapter)
     output.append(-1)
@@ -150,7 +150,7 @@ def test_any_history_ends_like_a_fresh_start(history):
     """State is a pure function of (prompt, outputs): replaying only the last state gives the same logits."""
     from vllm.v1.sample.logits_processor import MoveDirectionality
 
-    live = V1Adapter(FusionStep(FakeHost(), FakeSync(), FakeFuser(), Gate(0.5)))
+    live = V1Adapter(FusionStep(FakeHost(), FakeSync(), FakeFuser(), Gate(0.5)))  # type: ignore[arg-type]
     batch: dict[int, tuple[list[int], list[int]]] = {}
     for number, (operation, i, j) in enumerate(history):
         update = None
@@ -168,6 +168,6 @@ def test_any_history_ends_like_a_fresh_start(history):
         if operation == "generate":
             for _, output in batch.values():
                 output.append((number % (VOCAB - 2)) + 1)
-    fresh = V1Adapter(FusionStep(FakeHost(), FakeSync(), FakeFuser(), Gate(0.5)))
+    fresh = V1Adapter(FusionStep(FakeHost(), FakeSync(), FakeFuser(), Gate(0.5)))  # type: ignore[arg-type]
     fresh.update_state(batch_update(added=[(i, greedy(), p, list(o)) for i, (p, o) in batch.items()]))
     assert torch.equal(applied(live), applied(fresh))

@@ -5,9 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from onceedit_vllm.alignment.anchors import find_anchors
+from onceedit_vllm.alignment.anchors import Anchors, find_anchors
 from onceedit_vllm.alignment.surface import Surface
-from onceedit_vllm.config import WEIGHT_TOKEN
+from onceedit_vllm.config import WEIGHT_TOKEN, Matching
 from onceedit_vllm.errors import AlignmentError, BadInputError
 from onceedit_vllm.testing import toy_bpe_tokenizer, toy_sentencepiece_tokenizer
 
@@ -16,7 +16,7 @@ vocabularies = st.lists(
 ).map(lambda tokens: {token: i for i, token in enumerate(tokens)})
 
 
-def pairs(anchors: object) -> dict[int, int]:
+def pairs(anchors: Anchors) -> dict[int, int]:
     return dict(zip(anchors.plugin_ids.tolist(), anchors.llm_ids.tolist(), strict=True))
 
 
@@ -74,7 +74,7 @@ def test_weight_is_no_anchor_even_between_edited_models() -> None:
 
 
 @pytest.mark.parametrize("matching", ["bytes", "string"])
-def test_end_of_sequence_is_paired_by_role(matching: str) -> None:
+def test_end_of_sequence_is_paired_by_role(matching: Matching) -> None:
     plugin, llm = toy_bpe_tokenizer(), toy_sentencepiece_tokenizer()
     plain = pairs(find_anchors(plugin, llm, matching))
     paired = pairs(find_anchors(plugin, llm, matching, pair_eos=True))
@@ -95,7 +95,7 @@ def test_the_role_goes_before_the_name() -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(BadInputError, match="unknown; use one of bytes, string"):
-        find_anchors({"a": 0}, {"a": 0}, "Bytes")
+        find_anchors({"a": 0}, {"a": 0}, "Bytes")  # type: ignore[arg-type]
     with pytest.raises(BadInputError, match="plain vocabulary"):
         find_anchors({"a": 0}, {"a": 0}, "bytes")
     with pytest.raises(AlignmentError, match="empty"):

@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 
 from onceedit_vllm.alignment.checkpoint import count_parameters, map_tensor, read_config, tensor_names
 from onceedit_vllm.errors import AlignmentError
-from onceedit_vllm.testing import save_toy_model
+from onceedit_vllm.testing import ToyKind, save_toy_model
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3", "qwen2"])
-def test_the_parameters_are_the_models_own(tmp_path: Path, kind: str) -> None:
+def test_the_parameters_are_the_models_own(tmp_path: Path, kind: ToyKind) -> None:
     from transformers import AutoModelForCausalLM
 
     folder = save_toy_model(tmp_path / kind, kind=kind)

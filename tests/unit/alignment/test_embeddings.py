@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from onceedit_vllm.alignment.checkpoint import read_config
 from onceedit_vllm.alignment.embeddings import load_embeddings, tensor_fingerprint
 from onceedit_vllm.errors import AlignmentError
-from onceedit_vllm.testing import save_toy_model
+from onceedit_vllm.testing import ToyKind, save_toy_model
 
 TABLE = torch.randn(8, 4)
 
@@ -23,11 +24,12 @@ def folder_with(path: Path, tensors: dict[str, torch.Tensor], **config: object) 
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3", "qwen2"])
-def test_the_table_is_the_models_own(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_is_the_models_own(tmp_path: Path, kind: ToyKind, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoModelForCausalLM
 
     folder = save_toy_model(tmp_path / kind, kind=kind)
-    expected = AutoModelForCausalLM.from_pretrained(folder).get_input_embeddings().weight.detach()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    expected = model.get_input_embeddings().weight.detach()
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)  # not needed
     assert torch.equal(load_embeddings(folder), expected)
 

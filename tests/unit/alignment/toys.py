@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,18 +16,22 @@ from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.alignment.statistics import build_dense_map
 from onceedit_vllm.alignment.textual import textual_maps
 from onceedit_vllm.config import MapKind
+from onceedit_vllm.pack import EditPack
 
 
-@dataclass(frozen=True)
-class StandInPack:
-    """What `align` reads of an EditPack."""
+class StandInPack(EditPack):
+    """What `align` reads of an EditPack: a plug-in's folder and its [WEIGHT] token."""
 
-    model_dir: Path
     weight_token_id: int
 
+    def __init__(self, model_dir: Path, weight_token_id: int) -> None:
+        # Past the frozen fields: a pack of files would take an edit.
+        manifest = SimpleNamespace(weight_token_id=weight_token_id)
+        vars(self).update(root=model_dir, manifest=manifest, weight_token_id=weight_token_id)
+
     @property
-    def manifest(self) -> Any:
-        return SimpleNamespace(weight_token_id=self.weight_token_id)
+    def model_dir(self) -> Path:
+        return self.root
 
     def base_embeddings(self) -> torch.Tensor:
         return load_embeddings(self.model_dir)
@@ -66,5 +69,6 @@ def toy_alignment(
             build_dense_map(kind, toy_embeddings(plugin_size, seed=seed + 1), plugin_ids),
             build_dense_map(kind, toy_embeddings(llm_size, seed=seed + 2), llm_ids),
         )
-    report = make_report(anchors, *maps, (16, 16), seconds=0.0, from_cache=False, warnings=())
-    return Alignment(anchors, *maps, carry, Spellings.of({}), report)
+    plugin_map, llm_map = maps
+    report = make_report(anchors, plugin_map, llm_map, (16, 16), seconds=0.0, from_cache=False, warnings=())
+    return Alignment(anchors, plugin_map, llm_map, carry, Spellings.of({}), report)

@@ -169,7 +169,7 @@ def test_the_exit_status(new: dict[str, Any], code: int, said: str, tmp_path: Pa
     paths = [tmp_path / "old.json", tmp_path / "new.json"]
     for path, result in zip(paths, (RESULT, new), strict=True):
         path.write_text(json.dumps(result), encoding="utf-8")
-    command = [sys.executable, BENCHMARKS / "compare.py", *paths]
+    command = [sys.executable, *map(str, (BENCHMARKS / "compare.py", *paths))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert said in done.stdout

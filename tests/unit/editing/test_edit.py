@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_a_toy_learns_its_edits_and_the_pack_says_so(plugin: Path, tmp_path: Pat
     assert EditPack.load(tmp_path / "pack") == pack
     assert pack.edits == tuple(EDITS)
     assert all(outcome.prompt_probability > 0.5 for outcome in pack.report.edits)
-    model = AutoModelForCausalLM.from_pretrained(pack.model_dir)
+    model: Any = AutoModelForCausalLM.from_pretrained(pack.model_dir)
     tokenizer = AutoTokenizer.from_pretrained(pack.model_dir)
     assert tokenizer.convert_tokens_to_ids("[WEIGHT]") == pack.manifest.weight_token_id
     for record in EDITS:
@@ -65,7 +66,8 @@ def test_the_pack_remembers_the_unedited_plugin(plugin: Path, tmp_path: Path) ->
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     pack = edit(plugin, EDITS, tmp_path / "pack", config=QUICK, progress=False)
-    base = AutoModelForCausalLM.from_pretrained(plugin).get_input_embeddings().weight.detach()
+    unedited: Any = AutoModelForCausalLM.from_pretrained(plugin)
+    base = unedited.get_input_embeddings().weight.detach()
     assert torch.equal(pack.base_embeddings(), base)
     vocabulary = AutoTokenizer.from_pretrained(plugin).get_vocab()
     assert pack.manifest.base_fingerprint == base_fingerprint(vocabulary, base)

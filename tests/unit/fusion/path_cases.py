@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def triton_ready() -> Iterator[None]:
             return convert(values, source, target, mode)
         return torch.from_numpy(np.array(values)).to(torch.bfloat16).view(torch.uint16).numpy()
 
-    def call(function, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
         return function.rewrite()(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -90,6 +90,12 @@ class Batch(NamedTuple):
     want_search: Tensor
     carrier: Carrier
     owed: OwedRows | None = None
+
+
+def batch_of(*tensors: Tensor, carrier: Carrier) -> Batch:
+    """The first five fields, moved to the device."""
+    logits, rows, log_probs, alpha, want_search = (tensor.to(DEVICE) for tensor in tensors)
+    return Batch(logits, rows, log_probs, alpha, want_search, carrier)
 
 
 def by_kernels(batch: Batch) -> list[int]:
@@ -174,7 +180,7 @@ def make_batch(
     logits = (3 * torch.randn(n + 1, width)).to(dtype)
     log_probs = (4 * torch.randn(n, plugin_width)).log_softmax(1)
     given = (logits, torch.randperm(n + 1)[:n], log_probs, torch.full((n,), 0.6), torch.arange(n) % 2 == 0)
-    return Batch(*(tensor.to(DEVICE) for tensor in given), make_carrier(width, plugin_width))
+    return batch_of(*given, carrier=make_carrier(width, plugin_width))
 
 
 def owing(batch: Batch, num_debts: int) -> Batch:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from onceedit_vllm.alignment.spelling import Spellings
+from onceedit_vllm.alignment.textual import TextualMap
 from onceedit_vllm.config import FusionConfig, MapKind, Solver
 from onceedit_vllm.fusion import fuser as fuser_module
 from onceedit_vllm.fusion.counts import FuseCounts, Tally
@@ -161,7 +163,12 @@ def test_half_precision_keeps_allowed_tokens_finite() -> None:
 def test_no_counter_is_made_twice(kind: MapKind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Making one waits for a GPU, and nothing may wait in a captured step."""
     made = []
-    monkeypatch.setattr(fuser_module, "Tally", lambda *args: made.append(args) or Tally(*args))
+
+    def counted(*args: Any) -> Tally:
+        made.append(args)
+        return Tally(*args)
+
+    monkeypatch.setattr(fuser_module, "Tally", counted)
     fuser = Fuser(ALIGNMENTS[kind], FusionConfig())
     for _ in range(3):
         logits, log_probs = make_batch(1, 2)
@@ -180,6 +187,7 @@ def test_textual_fusion_is_the_fusion_of_the_textual_maps() -> None:
     weight = alpha[:, None]
     space = alignment.plugin_map.project(weight * log_probs.exp())
     space += alignment.llm_map.project((1 - weight) * logits.softmax(1))
+    assert isinstance(alignment.llm_map, TextualMap)
     in_vocabulary = space[:, alignment.llm_map.coordinate]
     in_vocabulary /= in_vocabulary.sum(dim=1, keepdim=True)  # what [WEIGHT] would have had is missing
     torch.testing.assert_close(result.exp(), in_vocabulary, atol=1e-6, rtol=1e-4)

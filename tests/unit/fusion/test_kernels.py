@@ -46,7 +46,7 @@ def test_two_runs_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 class NoSync(TorchDispatchMode):
     """Refuses what waits for a GPU, and shapes that depend on data."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.__name__
         waits = ("_local_scalar", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique")
         assert not name.startswith(waits), name
@@ -92,7 +92,7 @@ class Hopper:
 def test_kernels_compile(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run, compiled = triton.JITFunction.run, {}
 
-    def compile_only(kernel, *args, grid, warmup, **options):  # type: ignore[no-untyped-def]
+    def compile_only(kernel, *args, grid, warmup, **options):
         compiled[kernel.fn.__name__] = run(kernel, *args, grid=grid, warmup=True, **options).asm["ptx"]
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

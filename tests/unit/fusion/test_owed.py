@@ -48,7 +48,8 @@ def test_a_longer_beginning_comes_first() -> None:
     said = says(t2=0.5, t4=0.5)
     owed = book().owed([10, 11], {2: said}.get)
     assert owed is not None
-    assert (owed.ids.tolist(), float(owed.weight)) == ([13], pytest.approx(0.5))
+    assert owed.ids.tolist() == [13]
+    assert float(owed.weight) == pytest.approx(0.5)
 
 
 def test_of_two_beginnings_the_longest_that_was_meant_counts() -> None:
@@ -69,8 +70,9 @@ def test_of_two_beginnings_the_longest_that_was_meant_counts() -> None:
 
 def test_nothing_is_owed_without_a_beginning_or_a_memory() -> None:
     assert book().owed([11], {1: says(t2=1.0)}.get) is None
-    assert book().owed([10], {}.get) is None
-    assert book().owed([], {}.get) is None
+    nothing: dict[int, torch.Tensor] = {}
+    assert book().owed([10], nothing.get) is None
+    assert book().owed([], nothing.get) is None
 
 
 def test_what_the_plugin_did_not_mean_is_not_owed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,9 @@ from tests.unit.fusion.path_cases import (
     KERNELS,
     NAN,
     ROUNDING,
-    Batch,
     Fuse,
     assert_fused,
+    batch_of,
     by_kernels,
     by_torch,
     make_batch,
@@ -69,7 +70,13 @@ def test_mixed_batches(fuse: Fuse, dtype: torch.dtype) -> None:
 def test_masked_tokens_stay_masked(fuse: Fuse, allowed: str, alpha: float) -> None:
     batch, tokens = make_batch(), torch.randperm(3000)
     target = torch.isin(tokens, batch.carrier.targets.cpu())
-    shares = {"90 %": slice(2700), "1 %": slice(30), "one": slice(1), "targets": target, "others": ~target}
+    shares: dict[str, Any] = {
+        "90 %": slice(2700),
+        "1 %": slice(30),
+        "one": slice(1),
+        "targets": target,
+        "others": ~target,
+    }
     masked = torch.ones(3000, dtype=torch.bool)
     masked[tokens[shares[allowed]]] = False
     batch.logits[:, masked] = -INF
@@ -117,7 +124,10 @@ def test_strided_views(fuse: Fuse, layout: str) -> None:
 
 def test_without_rows_or_targets(fuse: Fuse) -> None:
     batch = make_batch()
-    assert assert_fused(fuse, Batch(batch.logits, *(part[:0] for part in batch[1:5]), batch.carrier)) == []
+    assert (
+        assert_fused(fuse, batch_of(batch.logits, *(part[:0] for part in batch[1:5]), carrier=batch.carrier))
+        == []
+    )
     nowhere = Carrier.of(torch.full((500,), -1), torch.arange(0), 3000, DEVICE)
     batch = batch._replace(carrier=nowhere)
     assert assert_fused(fuse, batch) == [SEARCHED, SAMPLED] * 2
@@ -158,7 +168,7 @@ BAD += [("logits", -INF), ("alpha", -INF), ("alpha", -0.1), ("alpha", 1.1), ("so
 def test_bad_numbers_leave_a_row_alone(fuse: Fuse, place: str, value: float) -> None:
     batch = owing(make_batch(), 9)
     assert batch.owed is not None
-    part, column = {
+    places: dict[str, tuple[torch.Tensor, Any]] = {
         "logit": (batch.logits[batch.rows[1:3]], 2999),
         "logits": (batch.logits, slice(None)),
         "source": (batch.log_probs, 0),
@@ -167,7 +177,8 @@ def test_bad_numbers_leave_a_row_alone(fuse: Fuse, place: str, value: float) -> 
         "weight": (batch.owed.weight[:, None], 0),
         "mass": (batch.owed.mass, 0),
         "mass of nothing": (batch.owed.mass, 1),
-    }[place]
+    }
+    part, column = places[place]
     entries = batch.rows[1:3] if part is batch.logits or place == "logit" else slice(1, 3)
     (batch.logits if place == "logit" else part)[entries, column] = value
     with np.errstate(invalid="ignore", over="ignore"):
@@ -183,7 +194,7 @@ def winner_of(fuse: Fuse, logits: dict[int, float], said: dict[int, float], alph
         log_probs[0, token] = math.log(p)
     given = (row, torch.tensor([0]), log_probs, torch.tensor([alpha]), torch.tensor([True]))
     carrier = Carrier.of(torch.arange(7), torch.arange(0), 10, DEVICE)
-    batch = Batch(*(tensor.to(DEVICE) for tensor in given), carrier)
+    batch = batch_of(*given, carrier=carrier)
     assert fuse(batch) == [SEARCHED]
     return int(batch.logits.argmax())
 

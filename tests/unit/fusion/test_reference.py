@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ def stochastic(rows: int, columns: int, dtype: torch.dtype = torch.float64) -> t
     return torch.rand(rows, columns, dtype=dtype).softmax(dim=1)
 
 
-def case(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple:
+def case(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(seed)
     plugin, llm = stochastic(1, 6, dtype)[0], (4 * torch.randn(1, 9, dtype=dtype)).softmax(1)[0]
     return plugin, stochastic(6, 5, dtype), llm, stochastic(9, 5, dtype)
@@ -67,7 +68,7 @@ def test_search_is_adamw_on_the_divergence(steps: int, target_kind: str) -> None
 def test_the_switches_of_the_ablation() -> None:
     plugin, plugin_map, llm, llm_map = case(1)
 
-    def run(**switches: object) -> torch.Tensor:
+    def run(**switches: Any) -> torch.Tensor:
         return fused_step(plugin, plugin_map, llm, llm_map, 0.9, **switches)
 
     default = run()
@@ -102,7 +103,9 @@ def test_masked_tokens_stay_out() -> None:
 def test_single_and_double_precision_agree() -> None:
     for seed in range(5):
         inputs = case(seed)
-        double = fused_step(*inputs, 0.8)
-        single = fused_step(*(tensor.float() for tensor in inputs), 0.8)
+        double, single = (
+            fused_step(plugin, plugin_map, llm, llm_map, 0.8)
+            for plugin, plugin_map, llm, llm_map in (inputs, [tensor.float() for tensor in inputs])
+        )
         assert single.dtype == torch.float32
         torch.testing.assert_close(single.double(), double, atol=1e-5, rtol=0)

@@ -20,7 +20,9 @@ def dense_search(
     return search(llm_map, target, llm_map.new_zeros(len(llm_map)), steps=steps, allowed=allowed)
 
 
-def random_case(seed: int, sharpness: float, num_tokens: int = 40, num_coordinates: int = 15) -> tuple:
+def random_case(
+    seed: int, sharpness: float, num_tokens: int = 40, num_coordinates: int = 15
+) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     llm_map = (sharpness * torch.randn(num_tokens, num_coordinates, generator=generator)).softmax(dim=1)
     allowed = torch.rand(4, num_tokens, generator=generator) < 0.7

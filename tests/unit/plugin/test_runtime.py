@@ -32,7 +32,10 @@ def toy(kind: str) -> Any:
         "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 8, "num_hidden_layers": 3, "pad_token_id": 0,
     }  # fmt: skip
-    mixed = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 7}
+    mixed: dict[str, Any] = {
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "sliding_window": 7,
+    }
     configs = {
         "gemma3-mixed": lambda: Gemma3TextConfig(**size, **mixed),
         "gemma2": lambda: Gemma2Config(**size, **mixed, final_logit_softcapping=3.0),
@@ -102,11 +105,12 @@ def test_padding_stays_below_the_tokens_themselves(monkeypatch: pytest.MonkeyPat
     runtime = make()
     sizes: list[tuple[int, ...]] = []
     forward = runtime.model.forward
-    monkeypatch.setattr(
-        runtime.model,
-        "forward",
-        lambda **inputs: sizes.append(tuple(inputs["input_ids"].shape)) or forward(**inputs),
-    )
+
+    def noting(**inputs: Any) -> Any:
+        sizes.append(tuple(inputs["input_ids"].shape))
+        return forward(**inputs)
+
+    monkeypatch.setattr(runtime.model, "forward", noting)
     lengths = [1, 100, 1, 3, 90, 1, 4, 70]
     runtime.step([PlugInStep(runtime.open(), 0, [7] * length) for length in lengths])
     assert sorted(sizes) == [(2, 4), (3, 1), (3, 100)]

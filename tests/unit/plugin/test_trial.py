@@ -62,7 +62,7 @@ def test_weight_token_of_another_model() -> None:
 
 
 def test_a_model_of_broken_numbers_is_not_refused() -> None:
-    model = toy_causal_lm(50)
+    model: Any = toy_causal_lm(50)
     with torch.no_grad():
         model.get_input_embeddings().weight.fill_(float("nan"))
     refuse_unfaithful(PlugInRuntime(model, 9, 64))

@@ -16,7 +16,7 @@ from onceedit_vllm.testing import toy_bpe_tokenizer, toy_sentencepiece_tokenizer
 
 LLM = toy_bpe_tokenizer()
 SYNC = TextSync(toy_sentencepiece_tokenizer(), Surface.of(LLM), max_context=10**6)
-PROMPT: list[int] = LLM("The capital of France is")["input_ids"]  # type: ignore[assignment]
+PROMPT: list[int] = LLM("The capital of France is")["input_ids"]
 
 
 def start(prompt_ids: list[int]) -> Row:
@@ -86,7 +86,7 @@ def test_however_a_text_is_taken_the_plugin_has_read_all_of_it(data: st.DataObje
 def test_what_is_taken_back_before_it_was_read_is_never_sent() -> None:
     """`Par` and `is` are two tokens of the LLM and may be one of the plug-in."""
     row, reader = start(PROMPT), Reader()
-    row.output_ids = list(LLM(" Paris is the city")["input_ids"])  # type: ignore[arg-type]
+    row.output_ids = list(LLM(" Paris is the city")["input_ids"])
     for end in range(1, len(row.output_ids) + 1):
         row.sync_outputs(end)
     step = row.take_step(0)

@@ -30,7 +30,7 @@ def host():
 
 @pytest.fixture
 def step(host):
-    return FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5))
+    return FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5))  # type: ignore[arg-type]
 
 
 def some_logits(num_rows=4):
