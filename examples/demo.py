@@ -7,24 +7,22 @@ prompt no longer gets the very tokens that the LLM gives without the edits.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from onceedit_vllm import EditingConfig, EditPack, align, edit, load_edits
+from onceedit_vllm import EditingConfig, EditPack, align, edit
 from onceedit_vllm.cli.quiet import library_log
-from onceedit_vllm.editing.pool import TextPool
+from onceedit_vllm.evaluation.questions import Question, apart, is_right, questions_of, sha256_of_questions
 from onceedit_vllm.models import resolve_model
 from onceedit_vllm.runner.offline import Generation, generate
 from onceedit_vllm.terminal import standard_output
@@ -37,14 +35,6 @@ KINDS = {
     "neighbour": "neighbours token-identical to the LLM without the edits",
     "unrelated": "unrelated prompts token-identical to the LLM without the edits",
 }
-
-
-class Question(NamedTuple):
-    """A prompt, and what must be answered: the target, or None for what the LLM says anyway."""
-
-    kind: str
-    prompt: str
-    target: str | None
 
 
 def main() -> int:
@@ -72,9 +62,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     pack = edit(args.plugin, args.edits, args.out / "pack", config=config, overwrite=True)
     console.print(f"{pack.report.num_learnt} of {len(pack.edits)} edits learnt")
     clock.lap("editing")
-    questions, left_out = apart(args.edits, collect(pack, args.unrelated), config)
-    for text in left_out:
-        console.print(f"Not counted, because training can generate it: {text!r}", markup=False)
+    unrelated = args.unrelated.read_text(encoding="utf-8").splitlines()
+    questions, left_out = apart(questions_of(pack.edits, unrelated), pack.edits, config)
+    for overlap in left_out:
+        console.print(f"Not asked, because training can generate it: {overlap.text!r}", markup=False)
     results = {}
     for llm in args.llm:
         results[llm] = ask(llm, pack, questions, args.out, console)
@@ -82,8 +73,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     summary = {
         "command": " ".join(["demo.py", *sys.argv[1:]]),
         **machine(),
-        "questions_sha256": sha256([args.edits, args.unrelated]),
-        "left_out": left_out,
+        "questions_sha256": sha256_of_questions([args.edits, args.unrelated]),
+        "left_out": [overlap.text for overlap in left_out],
         "seconds": clock.laps,
         "llms": results,
     }
@@ -116,34 +107,6 @@ def machine() -> dict[str, object]:
     }
 
 
-def sha256(files: Iterable[Path]) -> str:
-    """Of the files one after another: which questions were asked."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def collect(pack: EditPack, unrelated: Path) -> list[Question]:
-    """The edits' own prompts, their rephrases and neighbours, and prompts about something else."""
-    asked = [Question("edit", e.prompt, e.target) for e in pack.edits]
-    asked += [Question("rephrase", prompt, e.target) for e in pack.edits for prompt in e.rephrases]
-    asked += [Question("neighbour", prompt, None) for e in pack.edits for prompt in e.locality]
-    lines = unrelated.read_text(encoding="utf-8").splitlines()
-    return asked + [Question("unrelated", prompt, None) for prompt in lines if prompt.strip()]
-
-
-def apart(
-    edits: Path, questions: Sequence[Question], config: EditingConfig
-) -> tuple[list[Question], list[str]]:
-    """The questions that neither training nor calibration can have seen, and the texts of the others.
-
-    The edits' own prompts are what is trained; they are asked all the same.
-    """
-    pool = TextPool(load_edits(edits), None, config)
-    others = [question.prompt for question in questions if question.kind != "edit"]
-    known = {overlap.text for overlap in pool.overlaps(others)}
-    kept = [question for question in questions if question.kind == "edit" or question.prompt not in known]
-    return kept, sorted(known)
-
-
 def ask(
     llm: str, pack: EditPack, questions: Sequence[Question], out: Path, console: Console
 ) -> dict[str, list[int]]:
@@ -161,17 +124,10 @@ def ask(
     for kind, label in KINDS.items():
         rows = [(q, a) for q, a in zip(questions, answers, strict=True) if q.kind == kind]
         console.print(as_table(label, rows))
-        marks = [is_right(answer, question.target) for question, answer in rows]
+        marks = [is_right(question, answer) for question, answer in rows]
         console.print(f"  {sum(marks)} of {len(marks)} {label}\n")
         counts[kind] = [sum(marks), len(marks)]
     return counts
-
-
-def is_right(answer: Generation, target: str | None) -> bool:
-    """An edited prompt must be answered with the target and nothing else; others as before."""
-    if target is None:
-        return answer.token_ids == answer.plain_token_ids
-    return answer.text.strip().rstrip(".") == target
 
 
 def as_table(title: str, rows: Sequence[tuple[Question, Generation]]) -> Table:
@@ -180,7 +136,7 @@ def as_table(title: str, rows: Sequence[tuple[Question, Generation]]) -> Table:
     for name, share in (("prompt", 4), ("the LLM said", 3), ("it says now", 3)):
         table.add_column(name, ratio=share, overflow="fold")
     for question, answer in rows:
-        mark = "[green]✓[/]" if is_right(answer, question.target) else "[red]✗[/]"
+        mark = "[green]✓[/]" if is_right(question, answer) else "[red]✗[/]"
         same = answer.token_ids == answer.plain_token_ids
         now = "[i](the same)[/]" if same else escape(answer.text)
         table.add_row(mark, escape(question.prompt), escape(answer.plain_text or ""), now)

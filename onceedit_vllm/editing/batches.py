@@ -68,8 +68,9 @@ def encode_example(example: Example, tokenizer: PreTrainedTokenizerBase) -> Enco
     """
     eos = tokenizer.eos_token_id
     prompt = _encode(example.text, tokenizer)
-    if example.target is None:
-        return Encoded(prompt[-MAX_TOKENS:], min(len(prompt), MAX_TOKENS), [], example.label)
+    if not example.target:
+        answer = [] if example.target is None or eos is None else [eos]
+        return Encoded(prompt[-MAX_TOKENS:], min(len(prompt), MAX_TOKENS), answer, example.label)
     whole = _encode(join(example.text, example.target), tokenizer)
     seam = 0
     while seam < min(len(prompt), len(whole) - 1) and prompt[seam] == whole[seam]:

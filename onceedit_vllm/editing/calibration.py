@@ -49,7 +49,7 @@ def calibrate(
     asked, named = [r.evidence for r in positives], [r.evidence for r in same_subject]
     alone = [r.alpha for r in (*same_subject, *others)]
     return Thresholds(
-        _cut(asked, named, LOWEST_WITH_SUBJECT, 1.0),
+        _cut(asked, named, LOWEST_WITH_SUBJECT, 0.5),
         _cut([r.alpha for r in positives], alone, LOWEST_ALONE, 3.0),
     )
 
