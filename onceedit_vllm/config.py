@@ -45,8 +45,8 @@ class EditingConfig(Settings):
     # its mark, and the gate, are read at the same place.
     template: TemplateName = "answer"
     weight_lambda: float = Field(default=0.8, ge=0.0)
-    learning_rate: float = Field(default=1.5e-4, gt=0.0)
-    epochs: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=2.5e-4, gt=0.0)
+    epochs: int = Field(default=9, ge=1)
     seed: int = 0
     # Sequences in a batch; batches are made of texts of similar length.
     batch_size: int = Field(default=24, ge=1)
@@ -55,7 +55,7 @@ class EditingConfig(Settings):
     min_copies: int = Field(default=5, ge=1)
     unrelated_per_round: int = Field(default=14, ge=0)
     # Share of the layers that are trained, from the top; the embeddings are not.
-    trained_share: float = Field(default=1.0, gt=0.0, le=1.0)
+    trained_share: float = Field(default=0.5, gt=0.0, le=1.0)
     # An answer is learnt when every token of it has at least this probability.
     learnt_probability: float = Field(default=0.9, gt=0.0, lt=1.0)
     # The records' own rephrases and locality prompts are for evaluation unless these say otherwise.

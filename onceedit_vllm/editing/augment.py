@@ -35,7 +35,7 @@ class Example(NamedTuple):
 
     Attributes:
         text: What the plug-in reads before it answers, template included.
-        target: The answer to learn: "" for none at all, so that the text ends at once; None leaves it open.
+        target: The answer to learn; None leaves the answer alone.
         label: 1.0 where the gate must open, 0.0 where it must stay shut.
         edit: Index of the edit that the text asks for, or whose subject it names; -1 for neither.
     """
@@ -89,7 +89,7 @@ class Augmenter:
         for index, scope in enumerate(self.scopes):
             copies = self.copies_per_edit if index not in learnt else -(-self.copies_per_edit // 2)
             found += [self._positive(index, text) for text in self._draw_positives(scope, copies, rng)]
-            found += self._draw_negatives(scope, copies, rng)
+            found += [self._negative(text) for text in self._draw_negatives(scope, copies, rng)]
         count = min(len(self._unrelated), max(self._config.unrelated_per_round, len(self.scopes)))
         found += [self._negative(item.prompt) for item in rng.sample(self._unrelated, count)]
         rng.shuffle(found)
@@ -141,23 +141,14 @@ class Augmenter:
     def _negative(self, text: str, names: int = -1) -> Example:
         return Example(self._template.wrap(text), None, 0.0, names)
 
-    def _draw_negatives(self, scope: Scope, copies: int, rng: random.Random) -> list[Example]:
-        """Texts that do not ask for it: mostly about the same subject.
-
-        Of those that name the subject the plug-in learns to say nothing: left alone, it would give the
-        edit's answer to many of them, and that answer is evidence.
-        """
+    def _draw_negatives(self, scope: Scope, copies: int, rng: random.Random) -> list[str]:
+        """Texts that do not ask for it: mostly about the same subject."""
+        own = scope.record.locality if self._config.train_on_locality else ()
         frames = (scope.frame, *scope.frames)
         asked = [self._other_question(scope, rng) for _ in range(-(-copies // 2))]
-        asked += [self._name_beside(scope, rng.choice(frames), rng) for _ in range(-(-copies // 8))]
+        beside = [self._name_beside(scope, rng.choice(frames), rng) for _ in range(-(-copies // 8))]
         others = [self._swap_subject(scope, rng.choice(frames), rng) for _ in range(-(-copies // 4))]
-        found = [self._negative(self._dress(text, rng)) for text in self._unclaimed(others)]
-        found += [self._silent(self._dress(text, rng)) for text in self._unclaimed(asked)]
-        own = scope.record.locality if self._config.train_on_locality else ()
-        return found + [self._silent(text) for text in own]
-
-    def _silent(self, text: str) -> Example:
-        return Example(self._template.wrap(text), "", 0.0, -1)
+        return [*own, *(self._dress(text, rng) for text in self._unclaimed([*asked, *beside, *others]))]
 
     def _unclaimed(self, texts: Sequence[str | None]) -> list[str]:
         return [text for text in texts if text and normalise(text) not in self._claimed]

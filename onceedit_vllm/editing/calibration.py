@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from onceedit_vllm.editing.probe import Reading
+from onceedit_vllm.evidence import sigmoid
 
 #: With a subject named, few prompts are wrong and a missed edit is the likelier harm; without, alpha alone
 #: must keep all other traffic out. Above the highest, noise decides.
 LOWEST_WITH_SUBJECT, LOWEST_ALONE, HIGHEST = 0.1, 0.5, 0.95
+#: Generated wordings are easier than those of people by about this much log-odds: on development facts the
+#: evidence on people's wordings fell that far below, while other questions about the subject fared alike.
+EASIER = 2.0
 
 
 class Calibration(NamedTuple):
@@ -46,12 +51,19 @@ def calibrate(
         same_subject: Texts that name its subject and ask for something else.
         others: Texts that do not name it.
     """
-    asked, named = [r.evidence for r in positives], [r.evidence for r in same_subject]
+    asked, named = [_harder(r.evidence) for r in positives], [r.evidence for r in same_subject]
     alone = [r.alpha for r in (*same_subject, *others)]
     return Thresholds(
-        _cut(asked, named, LOWEST_WITH_SUBJECT, 0.5),
+        _cut(asked, named, LOWEST_WITH_SUBJECT, 1.0),
         _cut([r.alpha for r in positives], alone, LOWEST_ALONE, 3.0),
     )
+
+
+def _harder(evidence: float) -> float:
+    """What is to be expected of a wording that nobody generated."""
+    if evidence in (0.0, 1.0):
+        return evidence
+    return sigmoid(math.log(evidence) - math.log1p(-evidence) - EASIER)
 
 
 def _cut(positives: Sequence[float], negatives: Sequence[float], lowest: float, weight: float) -> Calibration:

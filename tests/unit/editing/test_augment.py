@@ -21,7 +21,7 @@ RECORDS = [
 
 
 def make(records: list[EditRecord] = RECORDS, **settings: object) -> Augmenter:
-    return Augmenter(records, None, EditingConfig.model_validate(settings))
+    return Augmenter(records, None, EditingConfig.model_validate({"template": "none"} | settings))
 
 
 def test_rounds_repeat_under_a_seed_and_differ_otherwise() -> None:
@@ -43,7 +43,8 @@ def test_every_edit_has_its_prompt_and_about_as_many_negatives_as_positives() ->
 def test_most_counter_examples_name_a_subject_and_some_the_same_wording_with_another() -> None:
     examples = make([RECORDS[0]]).examples(0)
     negatives = [example.text for example in examples if example.label == 0.0]
-    assert sum("lumora" in text.lower() for text in negatives) > len(negatives) / 2
+    unrelated = EditingConfig().unrelated_per_round
+    assert sum("lumora" in text.lower() for text in negatives) > (len(negatives) - unrelated) / 2
     asked = [text for text in negatives if "capital" in text.lower()]
     assert asked
     # Only where the subject stands beside the question may both be in one text.
@@ -115,7 +116,7 @@ def test_templates_wrap_every_example() -> None:
 
 def test_own_unrelated_prompts_take_the_place_of_the_default_ones() -> None:
     mine = [Unrelated(f"my unrelated prompt {number}") for number in range(20)]
-    examples = Augmenter(RECORDS, mine, EditingConfig(unrelated_per_round=16)).examples(0)
+    examples = Augmenter(RECORDS, mine, EditingConfig(template="none", unrelated_per_round=16)).examples(0)
     texts = {example.text for example in examples if example.label == 0.0}
     assert len(texts & {item.prompt for item in mine}) == 16
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +38,11 @@ class Constant(torch.nn.Module):
         return SimpleNamespace(logits=self.logits)
 
 
+def saying(logits: Tensor) -> Any:
+    """A plug-in of which the objective sees what it needs."""
+    return SimpleNamespace(model=Constant(logits), weight_token_id=WEIGHT, arithmetic=nullcontext)
+
+
 def some_logits() -> Tensor:
     return 2 * torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -48,7 +54,7 @@ def log_softmax_without_weight(row: list[float]) -> list[float]:
 
 def test_the_weight_token_has_no_share_in_the_answer_and_is_the_gate() -> None:
     logits = some_logits()
-    forward = run_forward(Constant(logits.float()), BATCH, WEIGHT)
+    forward = run_forward(saying(logits.float()), BATCH)
     expected = [[log_softmax_without_weight(row) for row in text[-3:]] for text in logits.tolist()]
     torch.testing.assert_close(forward.log_probs, torch.tensor(expected))
     at = [(0, 5), (1, 3), (2, 4)]  # gate positions count within the last three of six
@@ -58,7 +64,7 @@ def test_the_weight_token_has_no_share_in_the_answer_and_is_the_gate() -> None:
 
 
 def test_a_half_precision_model_is_judged_in_float32() -> None:
-    forward = run_forward(Constant(some_logits().bfloat16()), BATCH, WEIGHT)
+    forward = run_forward(saying(some_logits().bfloat16()), BATCH)
     assert forward.log_probs.dtype == forward.gate_logits.dtype == torch.float32
     sums = forward.log_probs.exp().sum(dim=-1)
     torch.testing.assert_close(sums, torch.ones(3, 3), atol=1e-6, rtol=0)
@@ -72,7 +78,7 @@ def test_labels_pick_their_log_probabilities_and_ignored_ones_none() -> None:
 @pytest.mark.parametrize("weight_lambda", [0.0, 0.8, 2.0])
 def test_the_loss_is_that_of_the_paper_written_out(weight_lambda: float) -> None:
     logits = some_logits()
-    losses = joint_loss(run_forward(Constant(logits.float()), BATCH, WEIGHT), BATCH, weight_lambda)
+    losses = joint_loss(run_forward(saying(logits.float()), BATCH), BATCH, weight_lambda)
     rows = [[log_softmax_without_weight(row) for row in text[-3:]] for text in logits.tolist()]
     # Eq. 5: the mean over the answers of their mean token loss. Two texts have answers.
     one, three = -rows[0][2][1], -(rows[1][0][2] + rows[1][1][0] + rows[1][2][3]) / 3
@@ -97,12 +103,12 @@ def test_long_answers_count_no_more_than_short_ones() -> None:
 
 def test_the_gradient_of_both_parts_reaches_the_logits_and_ignored_places_get_none() -> None:
     logits = some_logits().float().requires_grad_()
-    losses = joint_loss(run_forward(Constant(logits), BATCH, WEIGHT), BATCH, 0.8)
+    losses = joint_loss(run_forward(saying(logits), BATCH), BATCH, 0.8)
     (gradient,) = torch.autograd.grad(losses.total, logits)
     assert torch.isfinite(gradient).all()
     assert gradient[:, :3].abs().sum() == 0
     learnt = gradient[0, 5, :WEIGHT]
-    expected = run_forward(Constant(logits.detach()), BATCH, WEIGHT).log_probs[0, 2, :WEIGHT].exp()
+    expected = run_forward(saying(logits.detach()), BATCH).log_probs[0, 2, :WEIGHT].exp()
     expected[1] -= 1
     torch.testing.assert_close(learnt, expected / 2)
     alpha = torch.sigmoid(logits[2, 4, WEIGHT])
