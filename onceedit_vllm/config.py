@@ -16,6 +16,7 @@ MapKind = Literal["textual", "calibrated", "eq16", "deepen"]
 Matching = Literal["bytes", "string"]
 Solver = Literal["exact", "adamw"]
 TemplateName = Literal["none", "zsre", "counterfact"]
+RequestOverride = Literal["none", "switch", "all"]
 
 #: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
 WEIGHT_TOKEN = "[WEIGHT]"
@@ -102,7 +103,11 @@ class ServingConfig(Settings):
     plugin: PlugInConfig = PlugInConfig()
     # Overrides the gate threshold that the pack was calibrated to.
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    # One JSON line per gate decision (prompt hash, alpha, gated), appended; no prompt text.
+    # What a single request may decide for itself. "switch": it may do without the edits. "all": it may
+    # force the weight too, and so put an edit into any text; over HTTP that is every client. "none": nothing.
+    request_override: RequestOverride = "switch"
+    # One JSON line per gate decision (prompt hash, alpha, gated), appended; no prompt text. Whoever has a
+    # prompt can find its line.
     decisions_log: Path | None = None
     cache_dir: Path = Field(default_factory=cache_dir)
 
