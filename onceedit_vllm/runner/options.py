@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from onceedit_vllm.config import RequestOverride, Settings
+from onceedit_vllm.config import RequestOverride, ServingConfig, Settings
 from onceedit_vllm.errors import BadInputError
 
 _USAGE = (
@@ -36,6 +36,7 @@ class RequestOptions(Settings):
 
 
 DEFAULT_OPTIONS = RequestOptions()
+DEFAULT_OVERRIDE: RequestOverride = ServingConfig.model_fields["request_override"].default
 
 
 def parse_request_options(extra_args: Mapping[str, Any] | None) -> RequestOptions:
@@ -82,10 +83,11 @@ def refuse_override(options: RequestOptions, allowed: RequestOverride) -> None:
         BadInputError: Alpha is forced and only ``"all"`` lets a request do so, or the edits are
             switched off under ``"none"``.
     """
-    if options.alpha is not None and allowed != "all":
+    if not options.enabled:
+        if allowed == "none":
+            raise BadInputError(_not_allowed("may switch the edits off", '"switch" or "all"'))
+    elif options.alpha is not None and allowed != "all":
         raise BadInputError(_not_allowed("may force the weight (alpha)", '"all"'))
-    if not options.enabled and allowed == "none":
-        raise BadInputError(_not_allowed("may switch the edits off", '"switch" or "all"'))
 
 
 def _not_allowed(what: str, needed: str) -> str:

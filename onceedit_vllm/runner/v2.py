@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from onceedit_vllm.runner.params import is_sampler_warmup, row_of
+from onceedit_vllm.runner.callers import is_warming_up
+from onceedit_vllm.runner.options import DEFAULT_OVERRIDE
+from onceedit_vllm.runner.params import row_of
 from onceedit_vllm.runner.row import Row
 from onceedit_vllm.runner.step import FusionStep, IndexedRow
 
@@ -14,12 +16,20 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
+    from onceedit_vllm.config import RequestOverride
+
 
 class V2Adapter:
     """Keeps one request per slot and reads new tokens from vLLM's device-side history."""
 
-    def __init__(self, step: FusionStep, req_states: LogitsProcRequestState) -> None:
+    def __init__(
+        self,
+        step: FusionStep,
+        req_states: LogitsProcRequestState,
+        allowed: RequestOverride = DEFAULT_OVERRIDE,
+    ) -> None:
         self._step = step
+        self._allowed = allowed
         self._states = req_states
         self._slots: dict[int, Row] = {}
 
@@ -32,7 +42,7 @@ class V2Adapter:
         if previous is not None:
             self._step.close(previous)
         # The prompt is staged but not on the device yet; it is read at the first `apply`.
-        row = None if is_sampler_warmup(params) else row_of(params, ())
+        row = None if is_warming_up() else row_of(params, (), self._allowed, self._step.counts)
         if row is not None:
             self._slots[slot] = row
         return row is not None

@@ -82,6 +82,29 @@ def test_a_request_with_edits_off_or_without_token_ids_is_not_tracked(adapter, h
     assert host.num_steps == 0
 
 
+@pytest.mark.parametrize(
+    ("allowed", "options", "fused", "ignored"),
+    [
+        ("none", {"onceedit": False}, True, 1),
+        ("switch", {"onceedit": False}, False, 0),
+        ("switch", {"onceedit": {"enabled": False, "alpha": 1.0}}, False, 0),
+        ("switch", {"onceedit_alpha": 0.0}, True, 1),
+        ("all", {"onceedit_alpha": 0.0}, False, 0),
+        ("all", {"onceedit": "perhaps"}, True, 1),
+    ],
+)
+def test_what_the_engine_does_not_let_a_request_decide_is_left_out(
+    host, allowed, options, fused, ignored, caplog
+):
+    step = FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5))
+    adapter = V1Adapter(step, allowed)
+    params = greedy(extra_args=options)
+    adapter.update_state(batch_update(added=[(i, params, [EDITED], []) for i in range(2)]))
+    assert applied(adapter)[:2].any() == fused
+    assert step.counts["ignored_options"] == 2 * ignored
+    assert sum("ignored" in record.message for record in caplog.records) == ignored
+
+
 def test_a_token_still_on_the_device_is_waited_for(adapter):
     output = []
     adapter.update_state(batch_update(added=[(0, greedy(), [EDITED], output)]))

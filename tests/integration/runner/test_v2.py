@@ -30,7 +30,8 @@ class Slots:
             prefill_len=SimpleNamespace(np=np.zeros(4, dtype=np.int32)),
         )
         self.total = [0] * 4
-        self.adapter = V2Adapter(FusionStep(self.host, FakeSync(), FakeFuser(), Gate(0.5)), self.states)
+        self.step = FusionStep(self.host, FakeSync(), FakeFuser(), Gate(0.5))
+        self.adapter = V2Adapter(self.step, self.states)
 
     def add(self, slot, prompt, outputs=(), params=GREEDY):
         tokens = [*prompt, *outputs]
@@ -92,13 +93,36 @@ def test_a_recycled_slot_starts_afresh(slots):
     assert slots.host.texts == {}
 
 
-def test_warm_up_requests_and_opted_out_ones_are_declined(slots):
-    assert slots.add(0, [0, 1], params=vllm.SamplingParams.for_sampler_warmup()) is False
+def test_opted_out_requests_are_declined(slots):
     assert slots.add(1, [EDITED], params=vllm.SamplingParams(extra_args={"onceedit": 0})) is False
     assert slots.add(2, [EDITED], params=vllm.SamplingParams(temperature=0.9)) is True
-    slots.apply(0, 1)
+    slots.apply(1)
     assert slots.host.num_steps == 0
-    assert slots.adapter._step.counts["bypassed"] == 0
+
+
+@pytest.mark.parametrize(
+    "params", [vllm.SamplingParams.for_sampler_warmup(), GREEDY], ids=["sampler warm-up", "plain greedy"]
+)
+def test_nothing_that_comes_while_the_engine_warms_up_meets_the_plugin(slots, params):
+    """0.33 profiles with requests in all slots, and warms up speculation with plain greedy ones."""
+
+    def compile_or_warm_up_model():
+        assert [slots.add(slot, [EDITED], params=params) for slot in range(4)] == [False] * 4
+        assert not slots.apply(0, 1, 2, 3).any()
+
+    compile_or_warm_up_model()
+    assert slots.host.num_steps == 0
+    assert not slots.step.counts
+    assert slots.add(0, [EDITED], params=params) is True
+
+
+@pytest.mark.parametrize(("allowed", "fused"), [("switch", False), ("all", True)])
+def test_a_forced_weight_is_left_out_where_the_engine_does_not_let_it(slots, allowed, fused):
+    """A front end that does not validate must not be a way around the setting."""
+    slots.adapter = V2Adapter(slots.step, slots.states, allowed)
+    slots.add(0, [1, 2], params=vllm.SamplingParams(extra_args={"onceedit_alpha": 1.0}))
+    assert slots.apply(0).any() == fused
+    assert slots.step.counts["ignored_options"] == (not fused)
 
 
 def test_the_names_this_room_leans_on_are_still_there():
@@ -107,4 +131,3 @@ def test_the_names_this_room_leans_on_are_still_there():
 
     assert {"idx_mapping_np", "seq_lens_upper_bound_np"} <= set(LogitsContext.__dataclass_fields__)
     assert {"all_token_ids", "prompt_len", "prefill_len"} <= set(LogitsProcRequestState.__dataclass_fields__)
-    assert callable(vllm.SamplingParams.for_sampler_warmup)
