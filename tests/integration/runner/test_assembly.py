@@ -1,24 +1,13 @@
-"""Everything that must be refused before an engine starts."""
+"""The settings of an engine, as vLLM hands them over."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import pytest
 
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.runner.assembly import refuse_second, refuse_unsupported, serving_config
+from onceedit_vllm.runner.assembly import serving_config
 
 pytestmark = pytest.mark.integration
-
-
-class EngineSettings(SimpleNamespace):
-    """Shaped like vLLM's config; a class of its own so that it can be weakly referenced."""
-
-
-def settings(*, speculative=None, tp=1, pp=1):
-    parallel = SimpleNamespace(tensor_parallel_size=tp, pipeline_parallel_size=pp)
-    return EngineSettings(speculative_config=speculative, parallel_config=parallel)
 
 
 @pytest.mark.parametrize("additional", [None, {}, {"other": {}}, "text", {"onceedit": None}])
@@ -46,24 +35,3 @@ def test_a_bad_setting_is_named(ours, names):
 def test_good_settings_are_read():
     config = serving_config({"onceedit": {"pack": "p", "fusion": {"solver": "adamw"}}})
     assert (str(config.pack), config.fusion.solver) == ("p", "adamw")
-
-
-@pytest.mark.parametrize(
-    ("bad", "names"),
-    [
-        ({"speculative": object()}, "speculative"),
-        ({"tp": 2}, "tensor_parallel_size=1"),
-        ({"pp": 2}, "pipeline_parallel_size=1"),
-    ],
-)
-def test_unsupported_engines_are_refused(bad, names):
-    with pytest.raises(BadInputError, match=names):
-        refuse_unsupported(settings(**bad))
-
-
-def test_listing_the_processor_twice_is_refused():
-    engine = settings()
-    refuse_second(engine)
-    with pytest.raises(BadInputError, match="listed twice"):
-        refuse_second(engine)
-    refuse_second(settings())
