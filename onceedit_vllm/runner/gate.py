@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import math
 from array import array
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-logger = logging.getLogger("onceedit_vllm.runner")
+from cachetools import LRUCache
 
+from onceedit_vllm.runner.decisions import DecisionsLog
+
+#: Prompts whose alpha is remembered.
 _MEMORY = 65536
 
 
 def prompt_key(prompt_ids: Sequence[int]) -> str:
-    """A short stable name of a prompt: no text can be read back from it."""
+    """A short stable name of a prompt.
+
+    No text can be read back from it, but whoever has a prompt can compute its name and find it.
+    """
     return hashlib.sha256(array("q", prompt_ids).tobytes()).hexdigest()[:32]
 
 
@@ -30,8 +33,8 @@ class Gate:
 
     def __init__(self, threshold: float, decisions_log: Path | None = None) -> None:
         self.threshold = threshold
-        self._log = decisions_log
-        self._alphas: OrderedDict[str, float] = OrderedDict()
+        self._log = None if decisions_log is None else DecisionsLog(decisions_log)
+        self._alphas: LRUCache[str, float] = LRUCache(_MEMORY)
 
     def is_open(self, alpha: float) -> bool:
         """True when the edits take part. A weight of 0 never opens the gate."""
@@ -39,31 +42,18 @@ class Gate:
 
     def recall(self, key: str) -> float | None:
         """The alpha decided for this prompt before, if it is still remembered."""
-        if key in self._alphas:
-            self._alphas.move_to_end(key)
         return self._alphas.get(key)
 
     def remember(self, key: str, weight_logit: float) -> float:
         """Turn a [WEIGHT] logit into alpha = sigmoid(logit) and keep it. NaN counts as 0."""
         alpha = 0.0 if math.isnan(weight_logit) else _sigmoid(weight_logit)
         self._alphas[key] = alpha
-        if len(self._alphas) > _MEMORY:
-            self._alphas.popitem(last=False)
         return alpha
 
     def record(self, key: str, alpha: float, gated: bool) -> None:
-        """Append one decision to the log. A log that cannot be written is dropped, said once."""
-        if self._log is None:
-            return
-        line = json.dumps({"prompt": key, "alpha": alpha, "gated": gated})
-        try:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            logger.warning(
-                "decisions_log %s cannot be written (%s); no more decisions are logged", self._log, error
-            )
-            self._log = None
+        """Add one decision to the log, where there is one."""
+        if self._log is not None:
+            self._log.record(key, alpha, gated)
 
 
 def _sigmoid(x: float) -> float:

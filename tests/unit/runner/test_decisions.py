@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from onceedit_vllm.runner.decisions import DecisionsLog
+
+NUM_LINES = 300
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_lines_are_written_together_and_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr("onceedit_vllm.runner.decisions._SECONDS", 0.2)
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionsLog(path)
+    log.record("a", 0.9, True)
+    log.record("b", 0.1, False)
+    assert not path.exists()
+    for _ in range(100):
+        if path.exists() and len(read(path)) == 2:
+            break
+        time.sleep(0.05)
+    assert read(path) == [
+        {"prompt": "a", "alpha": 0.9, "gated": True},
+        {"prompt": "b", "alpha": 0.1, "gated": False},
+    ]
+    log.record("c", 0.5, True)
+    log.flush()
+    log.flush()
+    assert [line["prompt"] for line in read(path)] == ["a", "b", "c"]
+
+
+def decide(path: Path, name: str) -> None:
+    log = DecisionsLog(path)
+    for number in range(NUM_LINES):
+        log.record(f"{name}{number}", 0.5, True)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_nothing_is_lost_when_engine_processes_end(tmp_path, method):
+    """As vLLM starts them: several at a time on one file, and without `atexit` where they are forked."""
+    path = tmp_path / "decisions.jsonl"
+    context = multiprocessing.get_context(method)
+    engines = [context.Process(target=decide, args=(path, name)) for name in ("x", "y")]
+    for engine in engines:
+        engine.start()
+    for engine in engines:
+        engine.join(60)
+        assert engine.exitcode == 0
+    names = sorted(line["prompt"] for line in read(path))
+    assert names == sorted(f"{name}{number}" for name in "xy" for number in range(NUM_LINES))
+
+
+def test_a_log_that_cannot_be_written_is_dropped_and_said(tmp_path, caplog):
+    log = DecisionsLog(tmp_path / "missing" / "decisions.jsonl")
+    for _ in range(2):
+        log.record("k", 0.9, True)
+        log.flush()
+    assert len([r for r in caplog.records if "decisions_log" in r.message]) == 1
