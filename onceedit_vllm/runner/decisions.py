@@ -7,11 +7,17 @@ import logging
 import threading
 from multiprocessing.util import Finalize
 from pathlib import Path
+from weakref import WeakSet
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
-#: How long a line may wait to be written.
-_SECONDS = 1.0
+_open: WeakSet[DecisionsLog] = WeakSet()
+
+
+def flush_decisions() -> None:
+    """Write what is waiting in the logs of this process, for an engine that lives in it."""
+    for log in list(_open):
+        log.flush()
 
 
 class DecisionsLog:
@@ -19,23 +25,29 @@ class DecisionsLog:
 
     Complete once the engine is closed. Engines that share a file (the ranks of data parallelism) keep
     each other's lines whole.
+
+    Args:
+        path: The file; its folder exists.
+        seconds: How long a line may wait to be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seconds: float = 1.0) -> None:
         self._path: Path | None = path
+        self._seconds = seconds
         self._waiting: list[str] = []
         self._timer: threading.Timer | None = None
         self._adding, self._writing = threading.Lock(), threading.Lock()
         # Not `atexit`: vLLM's engines are processes of `multiprocessing`, which end without it.
         Finalize(None, self.flush, exitpriority=0)
+        _open.add(self)
 
     def record(self, key: str, alpha: float, gated: bool) -> None:
-        """Add one decision; it is written within a second."""
+        """Add one decision."""
         line = json.dumps({"prompt": key, "alpha": alpha, "gated": gated})
         with self._adding:
             self._waiting.append(line + "\n")
             if self._timer is None:
-                self._timer = threading.Timer(_SECONDS, self.flush)
+                self._timer = threading.Timer(self._seconds, self.flush)
                 self._timer.daemon = True
                 self._timer.start()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from onceedit_vllm.config import GenerationConfig, ServingConfig
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.runner.decisions import flush_decisions
 from onceedit_vllm.runner.gate import prompt_key
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def _processor_args(config: ServingConfig) -> dict[str, Any]:
 
 
 def _read_decisions(log: Path) -> dict[str, tuple[float, bool]]:
+    """The decisions of an engine that was closed. Its process wrote them as it ended, if it was another."""
+    flush_decisions()
     lines = map(json.loads, log.read_text(encoding="utf-8").splitlines()) if log.exists() else []
     return {line["prompt"]: (float(line["alpha"]), bool(line["gated"])) for line in lines}
 

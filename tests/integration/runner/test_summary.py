@@ -26,18 +26,19 @@ def lines(caplog, monkeypatch):
 
 
 def test_a_line_now_and_then_and_only_when_something_changed(lines, monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     counts = {"gated": 1, "bypassed": 2, "failures": 0}
     reads = []
-    summary = Summary(lambda: reads.append(now) or dict(counts), 10.0)
+    summary = Summary(lambda: reads.append(clock[0]) or dict(counts), 10.0)
     for now in (101.0, 109.9, 110.0, 111.0, 120.1, 125.0):
+        clock[0] = now
         summary.tick()
     assert lines() == ["onceedit, since the start: gated 1, bypassed 2"]
     # Reading waits for the GPU: once an interval, not once a step.
     assert reads == [110.0, 120.1]
     counts["failures"] = 1
-    now = 131.0
+    clock[0] = 131.0
     summary.tick()
     summary.write()
     assert lines()[1:] == ["onceedit, since the start: gated 1, bypassed 2, failures 1"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onceedit_vllm.runner.decisions import DecisionsLog
+from onceedit_vllm.runner.decisions import DecisionsLog, flush_decisions
 
 NUM_LINES = 300
 
@@ -16,25 +16,39 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_lines_are_written_together_and_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr("onceedit_vllm.runner.decisions._SECONDS", 0.2)
+def test_lines_wait_and_are_written_together(tmp_path):
     path = tmp_path / "decisions.jsonl"
-    log = DecisionsLog(path)
+    log = DecisionsLog(path, seconds=3600)
     log.record("a", 0.9, True)
     log.record("b", 0.1, False)
     assert not path.exists()
-    for _ in range(100):
-        if path.exists() and len(read(path)) == 2:
-            break
-        time.sleep(0.05)
+    log.flush()
+    log.flush()
     assert read(path) == [
         {"prompt": "a", "alpha": 0.9, "gated": True},
         {"prompt": "b", "alpha": 0.1, "gated": False},
     ]
-    log.record("c", 0.5, True)
-    log.flush()
-    log.flush()
-    assert [line["prompt"] for line in read(path)] == ["a", "b", "c"]
+
+
+def test_a_line_is_written_without_waiting_for_the_next(tmp_path):
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionsLog(path, seconds=0.01)
+    for number in (1, 2):
+        log.record("k", 0.9, True)
+        for _ in range(600):
+            if path.exists() and len(read(path)) == number:
+                break
+            time.sleep(0.05)
+        assert len(read(path)) == number
+
+
+def test_an_engine_in_this_process_leaves_nothing_waiting(tmp_path):
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    logs = [DecisionsLog(path) for path in paths]
+    for log in logs:
+        log.record("k", 0.5, True)
+    flush_decisions()
+    assert [len(read(path)) for path in paths] == [1, 1]
 
 
 def decide(path: Path, name: str) -> None:
