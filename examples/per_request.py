@@ -28,7 +28,8 @@ def main() -> None:
         max_model_len=512,
         enforce_eager=True,
         logits_processors=[OnceEditLogitsProcessor],
-        additional_config={"onceedit": {"pack": args.pack}},
+        # By default a request may do without the edits, but not force the weight.
+        additional_config={"onceedit": {"pack": args.pack, "request_override": "all"}},
     )
     params = [SamplingParams(temperature=0, max_tokens=12, extra_args=extra) for extra in CONTROLS.values()]
     outputs = llm.generate([args.prompt] * len(params), params, use_tqdm=False)

@@ -18,6 +18,7 @@ Solver = Literal["exact", "adamw"]
 TemplateName = Literal["none", "answer", "zsre", "counterfact"]
 ScopeKind = Literal["subject+weight", "weight", "subject"]
 WeightKind = Literal["decided", "alpha"]
+RequestOverride = Literal["none", "switch", "all"]
 
 #: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
 WEIGHT_TOKEN = "[WEIGHT]"
@@ -113,7 +114,11 @@ class ServingConfig(Settings):
     weight: WeightKind = "decided"
     # Overrides the gate's thresholds that the pack was calibrated to.
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    # One JSON line per decision (prompt hash, alpha, gated, scope), appended; no prompt text.
+    # What a single request may decide for itself. "switch": it may do without the edits. "all": it may
+    # force the weight too, and so put an edit into any text; over HTTP that is every client. "none": nothing.
+    request_override: RequestOverride = "switch"
+    # One JSON line per decision (prompt hash, alpha, gated, scope), appended; no prompt text. Whoever has a
+    # prompt can find its line.
     decisions_log: Path | None = None
     cache_dir: Path = Field(default_factory=cache_dir)
 

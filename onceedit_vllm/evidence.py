@@ -32,9 +32,9 @@ def weigh(weight_logit: float, probability: float) -> float:
 
     Args:
         weight_logit: Of [WEIGHT] at the end of the prompt.
-        probability: Of the named edit's first token there.
+        probability: Of the named edit's first token there. NaN counts as 0.
     """
-    if probability <= 0.0:
+    if not probability > 0.0:
         odds = -_LARGEST
     elif probability >= 1.0:
         odds = _LARGEST

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from onceedit_vllm.config import ServingConfig
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.runner.gate import Gate
+from onceedit_vllm.runner.refusals import refuse_second, refuse_unsupported
 from onceedit_vllm.runner.step import FusionStep
 
 if TYPE_CHECKING:
@@ -38,43 +38,6 @@ def serving_config(additional_config: object) -> ServingConfig:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'onceedit'}: {e['msg']}" for e in error.errors())
         raise BadInputError(f'additional_config["onceedit"]: {wrong}. Expected e.g. {_EXAMPLE}.') from error
-
-
-_attached: WeakValueDictionary[int, VllmConfig] = WeakValueDictionary()
-
-
-def refuse_second(vllm_config: VllmConfig) -> None:
-    """Refuse a second processor in one engine: it would fuse twice.
-
-    Raises:
-        BadInputError: This engine has one already.
-    """
-    if _attached.get(id(vllm_config)) is vllm_config:
-        raise BadInputError(
-            "OnceEditLogitsProcessor is listed twice for this engine (by class, by name, or by an entry "
-            "point): list it once in logits_processors."
-        )
-    _attached[id(vllm_config)] = vllm_config
-
-
-def refuse_unsupported(vllm_config: VllmConfig) -> None:
-    """Refuse engine settings under which answers would be wrong, at start-up.
-
-    Raises:
-        BadInputError: Speculative decoding, or more than one worker.
-    """
-    parallel = vllm_config.parallel_config
-    if vllm_config.speculative_config is not None:
-        raise BadInputError(
-            "OnceEditLogitsProcessor does not work with speculative decoding yet: start the engine without "
-            "speculative_config."
-        )
-    if parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1:
-        raise BadInputError(
-            "OnceEditLogitsProcessor runs its plug-in inside one worker: start the engine with "
-            f"tensor_parallel_size=1 (got {parallel.tensor_parallel_size}) and pipeline_parallel_size=1 "
-            f"(got {parallel.pipeline_parallel_size})."
-        )
 
 
 def build_step(vllm_config: VllmConfig) -> FusionStep:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import math
 from array import array
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cachetools import LRUCache
+
+from onceedit_vllm.runner.decisions import DecisionsLog
+
 if TYPE_CHECKING:
     from onceedit_vllm.runner.scope import Verdict
 
-logger = logging.getLogger("onceedit_vllm.runner")
-
+#: Prompts whose alpha is remembered.
 _MEMORY = 65536
 
 
 def prompt_key(prompt_ids: Sequence[int]) -> str:
-    """A short stable name of a prompt: no text can be read back from it."""
+    """A short stable name of a prompt.
+
+    No text can be read back from it, but whoever has a prompt can compute its name and find it.
+    """
     return hashlib.sha256(array("q", prompt_ids).tobytes()).hexdigest()[:32]
 
 
@@ -38,8 +41,8 @@ class Gate:
         """Keep the thresholds: of prompts that name a subject, and of [WEIGHT] alone (None: the same)."""
         self.threshold = threshold
         self.weight_threshold = threshold if weight_threshold is None else weight_threshold
-        self._log = decisions_log
-        self._alphas: OrderedDict[str, float] = OrderedDict()
+        self._log = None if decisions_log is None else DecisionsLog(decisions_log)
+        self._alphas: LRUCache[str, float] = LRUCache(_MEMORY)
 
     def is_open(self, alpha: float, *, named: bool = True) -> bool:
         """True when the edits take part. A weight of 0 never opens the gate.
@@ -52,31 +55,18 @@ class Gate:
 
     def recall(self, key: str) -> float | None:
         """The alpha decided for this prompt before, if it is still remembered."""
-        if key in self._alphas:
-            self._alphas.move_to_end(key)
         return self._alphas.get(key)
 
     def remember(self, key: str, alpha: float) -> None:
         """Keep what the plug-in said for this prompt. NaN counts as 0."""
         self._alphas[key] = 0.0 if math.isnan(alpha) else alpha
-        if len(self._alphas) > _MEMORY:
-            self._alphas.popitem(last=False)
 
     @property
     def is_logging(self) -> bool:
         """True while decisions are written down: without a log nobody needs a prompt's name for it."""
-        return self._log is not None
+        return self._log is not None and self._log.is_writable
 
-    def record(self, key: str, alpha: float | None, gated: bool, scope: Verdict = "weight") -> None:
-        """Append one decision to the log. A log that cannot be written is dropped, said once."""
-        if self._log is None:
-            return
-        line = json.dumps({"prompt": key, "alpha": alpha, "gated": gated, "scope": scope})
-        try:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            logger.warning(
-                "decisions_log %s cannot be written (%s); no more decisions are logged", self._log, error
-            )
-            self._log = None
+    def record(self, key: str, alpha: float | None, gated: bool, scope: Verdict) -> None:
+        """Add one decision to the log, where there is one."""
+        if self._log is not None:
+            self._log.record(key, alpha, gated, scope)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from onceedit_vllm.config import GenerationConfig, ServingConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.machine import has_fast_bfloat16
+from onceedit_vllm.runner.decisions import flush_decisions
 from onceedit_vllm.runner.gate import prompt_key
 
 if TYPE_CHECKING:
@@ -106,9 +107,8 @@ def generate(
     off = SamplingParams(**shared, ignore_eos=True, extra_args={"onceedit": False})
     with tempfile.TemporaryDirectory(prefix="onceedit-") as scratch:
         log = Path(scratch) / "decisions.jsonl"
-        logged = config.model_copy(update={"decisions_log": log})
         passes = [params, off] if compare else [params]
-        edited, *rest = _run(folder, prompts, passes, _processor_args(logged), engine_args)
+        edited, *rest = _run(folder, prompts, passes, _processor_args(config, log), engine_args)
         decisions = _read_decisions(log)
     plain = rest[0] if rest else [None] * len(prompts)
     return [
@@ -132,16 +132,21 @@ def _plain_fields(answer: _Answer | None) -> tuple[str | None, list[int] | None]
     return (None, None) if answer is None else (answer.text, answer.token_ids)
 
 
-def _processor_args(config: ServingConfig) -> dict[str, Any]:
-    # Absolute, because the engine's process may stand elsewhere; JSON, because vLLM hashes it.
-    absolute = config.model_copy(update={"pack": config.pack.expanduser().resolve()})
+def _processor_args(config: ServingConfig, log: Path) -> dict[str, Any]:
+    # The pack's place absolute, because the engine's process may stand elsewhere. The switch, because the
+    # only requests are those made here, and the plain ones need it.
+    pack = config.pack.expanduser().resolve()
+    own = config.model_copy(update={"pack": pack, "decisions_log": log, "request_override": "switch"})
     return {
         "logits_processors": [PROCESSOR],
-        "additional_config": {"onceedit": absolute.model_dump(mode="json")},
+        # JSON, because vLLM hashes it.
+        "additional_config": {"onceedit": own.model_dump(mode="json")},
     }
 
 
 def _read_decisions(log: Path) -> dict[str, Decision]:
+    """The decisions of an engine that was closed. Its process wrote them as it ended, if it was another."""
+    flush_decisions()
     lines = map(json.loads, log.read_text(encoding="utf-8").splitlines()) if log.exists() else []
     return {line["prompt"]: (line["alpha"], line["gated"]) for line in lines}
 

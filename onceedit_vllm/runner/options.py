@@ -8,20 +8,21 @@ Two spellings of the same thing, because HTTP's ``vllm_xargs`` carries flat valu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
+from pydantic import Field, ValidationError
+
+from onceedit_vllm.config import RequestOverride, ServingConfig, Settings
 from onceedit_vllm.errors import BadInputError
 
-_SWITCHES = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
 _USAGE = (
     'Use {"onceedit": false} to switch the edits off for this request, or {"onceedit": {"alpha": 0.0-1.0}} '
     '(over HTTP: "onceedit": 0, "onceedit_alpha": 0.0-1.0) to force the weight.'
 )
 
 
-class RequestOptions(NamedTuple):
+class RequestOptions(Settings):
     """Per-request control.
 
     Attributes:
@@ -29,57 +30,68 @@ class RequestOptions(NamedTuple):
         alpha: Forces the ensemble weight and skips the gate; None asks the plug-in.
     """
 
+    # Not strict: over HTTP a switch arrives as 0 or 1, and "on" and "off" are understood too.
     enabled: bool = True
-    alpha: float | None = None
+    alpha: Annotated[float, Field(strict=True, ge=0.0, le=1.0, allow_inf_nan=False)] | None = None
 
 
 DEFAULT_OPTIONS = RequestOptions()
+DEFAULT_OVERRIDE: RequestOverride = ServingConfig.model_fields["request_override"].default
 
 
 def parse_request_options(extra_args: Mapping[str, Any] | None) -> RequestOptions:
     """Read the options of one request.
 
     Raises:
-        BadInputError: An ``onceedit*`` key is unknown, or its value has the wrong type or range.
+        BadInputError: An ``onceedit*`` key is unknown or given twice, or its value has the wrong type
+            or range.
     """
-    if not extra_args:
+    fields = _fields_of(extra_args) if extra_args else {}
+    if not fields:
         return DEFAULT_OPTIONS
-    ours = {key: value for key, value in extra_args.items() if str(key).startswith("onceedit")}
+    try:
+        return RequestOptions.model_validate(fields)
+    except ValidationError as error:
+        wrong = "; ".join(f"{e['loc'][0]} = {e['input']!r}: {e['msg']}" for e in error.errors())
+        raise BadInputError(f"extra_args onceedit: {wrong}. {_USAGE}") from error
+
+
+def _fields_of(extra_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of both spellings; other people's keys are none of ours."""
+    main = extra_args.get("onceedit")
     fields: dict[str, Any] = {}
-    main = ours.pop("onceedit", None)
     if isinstance(main, Mapping):
         fields.update(main)
     elif main is not None:
         fields["enabled"] = main
-    for key, value in ours.items():
-        fields[_flat_field(str(key))] = value
-    unknown = sorted(set(map(str, fields)) - {"enabled", "alpha"})
-    if unknown:
-        raise BadInputError(f"extra_args onceedit: unknown option {', '.join(map(repr, unknown))}. {_USAGE}")
-    return RequestOptions(_parse_switch(fields.get("enabled", True)), _parse_alpha(fields.get("alpha")))
+    for key in map(str, extra_args):
+        if key == "onceedit" or not key.startswith("onceedit"):
+            continue
+        field = key.removeprefix("onceedit_")
+        if field == key:
+            raise BadInputError(f"extra_args: unknown key {key!r}. {_USAGE}")
+        if field in fields:
+            raise BadInputError(f"extra_args: {key!r} says once more what 'onceedit' says. {_USAGE}")
+        fields[field] = extra_args[key]
+    return fields
 
 
-def _flat_field(key: str) -> str:
-    if not key.startswith("onceedit_"):
-        raise BadInputError(f"extra_args: unknown key {key!r}. {_USAGE}")
-    return key.removeprefix("onceedit_")
+def refuse_override(options: RequestOptions, allowed: RequestOverride) -> None:
+    """Refuse what the engine's ``request_override`` does not let a request decide.
+
+    Raises:
+        BadInputError: Alpha is forced and only ``"all"`` lets a request do so, or the edits are
+            switched off under ``"none"``.
+    """
+    if not options.enabled:
+        if allowed == "none":
+            raise BadInputError(_not_allowed("may switch the edits off", '"switch" or "all"'))
+    elif options.alpha is not None and allowed != "all":
+        raise BadInputError(_not_allowed("may force the weight (alpha)", '"all"'))
 
 
-def _parse_switch(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and value in (0, 1):
-        return bool(value)
-    if isinstance(value, str) and value.lower() in _SWITCHES:
-        return _SWITCHES[value.lower()]
-    raise BadInputError(f"extra_args onceedit: {value!r} is neither on nor off. {_USAGE}")
-
-
-def _parse_alpha(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadInputError(f"extra_args onceedit alpha: {value!r} is not a number. {_USAGE}")
-    if not (math.isfinite(value) and 0.0 <= value <= 1.0):
-        raise BadInputError(f"extra_args onceedit alpha: {value!r} is not between 0 and 1. {_USAGE}")
-    return float(value)
+def _not_allowed(what: str, needed: str) -> str:
+    return (
+        f"extra_args onceedit: no request to this engine {what}. Leave the option out, or start the engine "
+        f'with additional_config={{"onceedit": {{..., "request_override": {needed}}}}}.'
+    )

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.runner.options import parse_request_options
+from onceedit_vllm.runner.options import DEFAULT_OPTIONS, parse_request_options, refuse_override
 from onceedit_vllm.runner.row import Row
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
+    from onceedit_vllm.config import RequestOverride
 
-def row_of(params: SamplingParams, prompt_ids: Sequence[int]) -> Row | None:
-    """Make the row of a request, None when the request switched the edits off."""
+logger = logging.getLogger("onceedit_vllm.runner")
+
+
+def row_of(
+    params: SamplingParams, prompt_ids: Sequence[int], allowed: RequestOverride, counts: Counter[str]
+) -> Row | None:
+    """Make the row of a request, None when the request switched the edits off.
+
+    Args:
+        params: The request's parameters.
+        prompt_ids: Its prompt, in LLM tokens.
+        allowed: What a request may decide; anything beyond is left out.
+        counts: Counts what was left out, as ``ignored_options``.
+    """
     try:
         options = parse_request_options(params.extra_args)
-    except BadInputError:
-        # Admission has refused it already; a worker must not die of it all the same.
-        return None
+        refuse_override(options, allowed)
+    except BadInputError as error:
+        # Admission has refused it already, where it could; a worker must not die of it all the same.
+        counts["ignored_options"] += 1
+        if counts["ignored_options"] == 1:
+            logger.warning("onceedit: the options of a request are ignored: %s", error)
+        options = DEFAULT_OPTIONS
     if not options.enabled:
         return None
     return Row(
@@ -45,12 +64,3 @@ def wants_search(params: SamplingParams) -> bool:
         or bool(params.logit_bias)
     )
     return not shape_matters
-
-
-def is_sampler_warmup(params: SamplingParams) -> bool:
-    """True for the made-up requests of the V2 runner's warm-up.
-
-    `SamplingParams.for_sampler_warmup` is not public: where it is gone, no request counts as one.
-    """
-    warmup = getattr(type(params), "for_sampler_warmup", None)
-    return warmup is not None and bool(params == warmup())

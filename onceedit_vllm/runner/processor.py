@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vllm.v1.sample.logits_processor import LogitsProcessor as V1LogitsProcessor
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as V2LogitsProcessor
 
-from onceedit_vllm.runner.options import parse_request_options
+from onceedit_vllm.runner.admission import admit
 
 if TYPE_CHECKING:
     import torch
@@ -37,26 +37,31 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
     """
 
     def __init__(self, vllm_config: VllmConfig, *runner_args: Any) -> None:
-        from onceedit_vllm.runner.assembly import build_step
+        from vllm import envs
+
+        from onceedit_vllm.runner.assembly import build_step, serving_config
+        from onceedit_vllm.runner.summary import Summary
         from onceedit_vllm.runner.v1 import V1Adapter
         from onceedit_vllm.runner.v2 import V2Adapter
 
         step = build_step(vllm_config)
+        allowed = serving_config(vllm_config.additional_config).request_override
+        self._summary = Summary(step.tally, envs.VLLM_LOG_STATS_INTERVAL)
         self._v1: V1Adapter | None = None
         self._v2: V2Adapter | None = None
         if len(runner_args) == 1:
-            self._v2 = V2Adapter(step, runner_args[0])
+            self._v2 = V2Adapter(step, runner_args[0], allowed)
         else:
-            self._v1 = V1Adapter(step)
+            self._v1 = V1Adapter(step, allowed)
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
-        """Refuse bad ``extra_args`` at admission (HTTP 400).
+        """Refuse at admission (HTTP 400) what a request cannot have.
 
         Raises:
-            BadInputError: See :func:`~onceedit_vllm.runner.options.parse_request_options`.
+            BadInputError: See :func:`~onceedit_vllm.runner.admission.admit`.
         """
-        parse_request_options(sampling_params.extra_args)
+        admit(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
         """V1: False, the edits change the greedy token."""
@@ -74,5 +79,8 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
     def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
         """Fuse in place. V1 passes the logits alone, V2 the step's layout too."""
         if ctx is not None and self._v2 is not None:
-            return self._v2.apply(logits, ctx)
-        return logits if self._v1 is None else self._v1.apply(logits)
+            logits = self._v2.apply(logits, ctx)
+        elif self._v1 is not None:
+            logits = self._v1.apply(logits)
+        self._summary.tick()
+        return logits

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from onceedit_vllm.runner.options import DEFAULT_OVERRIDE
 from onceedit_vllm.runner.params import row_of
 from onceedit_vllm.runner.row import Row
 from onceedit_vllm.runner.step import FusionStep
 
 if TYPE_CHECKING:
     from vllm.v1.sample.logits_processor import BatchUpdate
+
+    from onceedit_vllm.config import RequestOverride
 
 # V1 writes -1 where the sampled token is still on the device (asynchronous scheduling).
 _UNKNOWN_TOKEN = -1
@@ -20,8 +23,9 @@ _UNKNOWN_TOKEN = -1
 class V1Adapter:
     """Follows the persistent batch through :class:`BatchUpdate` and feeds output tokens to the rows."""
 
-    def __init__(self, step: FusionStep) -> None:
+    def __init__(self, step: FusionStep, allowed: RequestOverride = DEFAULT_OVERRIDE) -> None:
         self._step = step
+        self._allowed = allowed
         # Batch index -> (request, vLLM's own growing list of its output tokens).
         self._batch: dict[int, tuple[Row, list[int]]] = {}
 
@@ -34,7 +38,10 @@ class V1Adapter:
         for index, params, prompt_ids, output_ids in update.added:
             # An addition may land on a live index without a removal.
             self._drop(index)
-            row = None if prompt_ids is None else row_of(params, prompt_ids)
+            if prompt_ids is None:
+                # A prompt of embeddings is no text: it is left to the LLM.
+                continue
+            row = row_of(params, prompt_ids, self._allowed, self._step.counts)
             if row is not None and self._step.admit(row):
                 self._batch[index] = (row, output_ids)
         for source, target, direction in update.moved:

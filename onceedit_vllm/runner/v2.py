@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onceedit_vllm.runner.params import is_sampler_warmup, row_of
+from onceedit_vllm.runner.callers import is_warming_up
+from onceedit_vllm.runner.options import DEFAULT_OVERRIDE
+from onceedit_vllm.runner.params import row_of
 from onceedit_vllm.runner.row import Row
 from onceedit_vllm.runner.step import FusionStep, IndexedRow
 
@@ -14,12 +16,20 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
+    from onceedit_vllm.config import RequestOverride
+
 
 class V2Adapter:
     """Keeps one request per slot and reads new tokens from vLLM's device-side history."""
 
-    def __init__(self, step: FusionStep, req_states: LogitsProcRequestState) -> None:
+    def __init__(
+        self,
+        step: FusionStep,
+        req_states: LogitsProcRequestState,
+        allowed: RequestOverride = DEFAULT_OVERRIDE,
+    ) -> None:
         self._step = step
+        self._allowed = allowed
         self._states = req_states
         self._slots: dict[int, Row] = {}
 
@@ -35,9 +45,11 @@ class V2Adapter:
         previous = self._slots.pop(slot, None)
         if previous is not None:
             self._step.close(previous)
+        if is_warming_up():
+            return False
         # A prompt that cannot be read here is read from the device, at the first `apply`.
         prompt_ids = staged_prompt(self._states, slot)
-        row = None if is_sampler_warmup(params) else row_of(params, prompt_ids)
+        row = row_of(params, prompt_ids, self._allowed, self._step.counts)
         if row is None or (row.prompt_ids and not self._step.admit(row)):
             return False
         self._slots[slot] = row

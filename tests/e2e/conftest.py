@@ -94,7 +94,7 @@ def plain(runner: str, tight_args: dict[str, Any]) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def edited(runner: str, tight_args: dict[str, Any], pack_dir: Path, work: Path) -> Iterator[Engine]:
-    ours = {"pack": str(pack_dir), "cache_dir": str(work / "cache")}
+    ours = {"pack": str(pack_dir), "cache_dir": str(work / "cache"), "request_override": "all"}
     with Engine(
         runner,
         **tight_args,

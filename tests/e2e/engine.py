@@ -69,6 +69,10 @@ class Engine:
         call = {"call": "abort", "which": which, "after_steps": after_steps}
         return self._outputs({**call, "prompts": prompts, "params": _each(params, prompts)})
 
+    def beam_search(self, prompts: list[str]) -> list[str]:
+        """The best beam of each prompt."""
+        return self._outputs({"call": "beam_search", "prompts": prompts})
+
     def metric(self, name: str) -> float:
         """The value of one of vLLM's own counters."""
         return self._outputs({"call": "metric", "name": name})

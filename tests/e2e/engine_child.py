@@ -58,6 +58,14 @@ def abort(engine: Any, call: dict[str, Any]) -> list[dict[str, Any]]:
     return [finished.get(i, {"aborted": True}) for i in ids]
 
 
+def beam_search(engine: Any, call: dict[str, Any]) -> list[str]:
+    from vllm.sampling_params import BeamSearchParams
+
+    params = BeamSearchParams(beam_width=2, max_tokens=4)
+    outputs = engine.beam_search([{"prompt": prompt} for prompt in call["prompts"]], params)
+    return [output.sequences[0].text for output in outputs]
+
+
 def metric(engine: Any, call: dict[str, Any]) -> float:
     return sum(m.value for m in engine.get_metrics() if m.name == call["name"])
 
@@ -101,7 +109,13 @@ def reply(replies: Any, message: dict[str, Any]) -> None:
     replies.flush()
 
 
-CALLS = {"generate": generate, "abort": abort, "metric": metric, "counts": counts}
+CALLS = {
+    "generate": generate,
+    "abort": abort,
+    "beam_search": beam_search,
+    "metric": metric,
+    "counts": counts,
+}
 
 if __name__ == "__main__":
     main()

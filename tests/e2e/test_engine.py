@@ -88,6 +88,13 @@ def test_bad_request_options_are_refused_and_the_engine_lives(edited: Engine, ba
     assert texts(edited.generate([PROMPT], GREEDY)) == [TARGET]
 
 
+def test_beam_search_is_refused_and_the_engine_lives(edited: Engine, plain: Engine):
+    assert len(plain.beam_search([PROMPT])) == 1
+    with pytest.raises(EngineError, match=r"VLLMValidationError.*beam search"):
+        edited.beam_search([PROMPT])
+    assert texts(edited.generate([PROMPT], GREEDY)) == [TARGET]
+
+
 def test_sampling_is_seeded_and_knows_the_edit(edited: Engine, plain: Engine, runner: str):
     # vLLM's top-p kernel of V2 does not run under Triton's interpreter, edits or not.
     top_p = {"top_p": 0.9} if runner == "v1" else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,8 @@ def test_per_request(llm_dir: Path, pack_dir: Path, work: Path):
     assert f"as the gate says: '{PROMPT}' -> ' {TARGET}'" in out
     assert f"weight forced to 1: '{PROMPT}' -> ' {TARGET}'" in out
     assert f"edits off: '{PROMPT}' -> ' {TARGET}'" not in out
+    # The engine's last words; nothing of its warm-up is in them.
+    assert re.findall(r"onceedit, since the start: (.*)", out)[-1].startswith("gated 2, searched ")
 
 
 def test_make_pack(work: Path):

@@ -85,12 +85,17 @@ def test_edits_off_for_one_request(post: Post):
     assert off["choices"][0]["text"] != on["choices"][0]["text"]
 
 
-def test_alpha_is_forced_by_flat_values(post: Post):
+def test_no_client_forces_the_weight_unless_the_engine_lets_it(post: Post):
     forced = {"onceedit": 1, "onceedit_alpha": 1.0}
-    _, plain = post({"prompt": OUTSIDE[0], "max_tokens": 8})
-    status, fused = post({"prompt": OUTSIDE[0], "max_tokens": 8, "vllm_xargs": forced})
-    assert status == 200
-    assert fused["choices"][0]["text"] != plain["choices"][0]["text"]
+    status, body = post({"prompt": OUTSIDE[0], "max_tokens": 8, "vllm_xargs": forced})
+    assert status == 400
+    assert '"request_override": "all"' in body["error"]["message"]
+
+
+def test_beam_search_is_refused(post: Post):
+    status, body = post({"prompt": PROMPT, "max_tokens": 4, "use_beam_search": True, "n": 2})
+    assert status == 400
+    assert "beam search" in body["error"]["message"]
 
 
 @pytest.mark.parametrize(

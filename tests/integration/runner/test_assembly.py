@@ -1,4 +1,4 @@
-"""Everything that must be refused before an engine starts."""
+"""The settings of an engine, as vLLM hands them over."""
 
 from __future__ import annotations
 
@@ -7,18 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.runner.assembly import gate_of, refuse_second, refuse_unsupported, serving_config
+from onceedit_vllm.runner.assembly import gate_of, serving_config
 
 pytestmark = pytest.mark.integration
-
-
-class EngineSettings(SimpleNamespace):
-    """Shaped like vLLM's config; a class of its own so that it can be weakly referenced."""
-
-
-def settings(*, speculative=None, tp=1, pp=1):
-    parallel = SimpleNamespace(tensor_parallel_size=tp, pipeline_parallel_size=pp)
-    return EngineSettings(speculative_config=speculative, parallel_config=parallel)
 
 
 @pytest.mark.parametrize("additional", [None, {}, {"other": {}}, "text", {"onceedit": None}])
@@ -57,24 +48,3 @@ def test_the_gate_takes_the_packs_thresholds_unless_one_is_set(override, thresho
 def test_good_settings_are_read():
     config = serving_config({"onceedit": {"pack": "p", "fusion": {"solver": "adamw"}}})
     assert (str(config.pack), config.fusion.solver) == ("p", "adamw")
-
-
-@pytest.mark.parametrize(
-    ("bad", "names"),
-    [
-        ({"speculative": object()}, "speculative"),
-        ({"tp": 2}, "tensor_parallel_size=1"),
-        ({"pp": 2}, "pipeline_parallel_size=1"),
-    ],
-)
-def test_unsupported_engines_are_refused(bad, names):
-    with pytest.raises(BadInputError, match=names):
-        refuse_unsupported(settings(**bad))
-
-
-def test_listing_the_processor_twice_is_refused():
-    engine = settings()
-    refuse_second(engine)
-    with pytest.raises(BadInputError, match="listed twice"):
-        refuse_second(engine)
-    refuse_second(settings())

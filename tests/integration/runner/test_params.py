@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ def params(**fields: Any) -> Any:
 
 
 def make_row(**fields: Any) -> Row | None:
-    return row_of(params(**fields), [1, 2, 3])
+    return row_of(params(**fields), [1, 2, 3], "all", Counter())
 
 
 @pytest.mark.parametrize(

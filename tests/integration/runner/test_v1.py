@@ -7,10 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onceedit_vllm.runner.gate import Gate
-from onceedit_vllm.runner.step import FusionStep
 from onceedit_vllm.runner.v1 import V1Adapter
-from tests.unit.runner.fakes import EDITED, NAMED, VOCAB, FakeFuser, FakeHost, FakeSync, some_scope
+from tests.unit.runner.fakes import EDITED, NAMED, VOCAB, FakeHost, some_scope, some_step
 
 pytestmark = pytest.mark.integration
 
@@ -24,7 +22,7 @@ def host():
 
 @pytest.fixture
 def adapter(host):
-    return V1Adapter(FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5)))  # type: ignore[arg-type]
+    return V1Adapter(some_step(host))
 
 
 def batch_update(*, removed=(), added=(), moved=()):
@@ -43,7 +41,7 @@ def applied(adapter, num_rows=4):
 
 
 def test_rows_follow_their_requests(adapter):
-    outputs: list[list[int]] = [[], []]
+    outputs = [[], []]
     adapter.update_state(
         batch_update(added=[(0, greedy(), [1], outputs[0]), (1, greedy(), [EDITED], outputs[1])])
     )
@@ -83,7 +81,7 @@ def test_a_request_with_edits_off_or_without_token_ids_is_not_tracked(adapter, h
 
 
 def test_a_request_out_of_scope_never_enters_the_books(host):
-    adapter = V1Adapter(FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5), some_scope()))
+    adapter = V1Adapter(some_step(host, some_scope()), "all")
     forced = greedy(extra_args={"onceedit_alpha": 1.0})
     adapter.update_state(
         batch_update(
@@ -102,7 +100,7 @@ def test_a_request_out_of_scope_never_enters_the_books(host):
 
 
 def test_a_request_out_of_scope_on_a_live_row_ends_that_row(host):
-    adapter = V1Adapter(FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5), some_scope()))
+    adapter = V1Adapter(some_step(host, some_scope()))
     adapter.update_state(batch_update(added=[(0, greedy(), [EDITED, 2], [])]))
     applied(adapter)
     adapter.update_state(batch_update(added=[(0, greedy(), [1, 2], [EDITED])]))
@@ -110,8 +108,31 @@ def test_a_request_out_of_scope_on_a_live_row_ends_that_row(host):
     assert host.texts == {}
 
 
+@pytest.mark.parametrize(
+    ("allowed", "options", "fused", "ignored"),
+    [
+        ("none", {"onceedit": False}, True, 1),
+        ("switch", {"onceedit": False}, False, 0),
+        ("switch", {"onceedit": {"enabled": False, "alpha": 1.0}}, False, 0),
+        ("switch", {"onceedit_alpha": 0.0}, True, 1),
+        ("all", {"onceedit_alpha": 0.0}, False, 0),
+        ("all", {"onceedit": "perhaps"}, True, 1),
+    ],
+)
+def test_what_the_engine_does_not_let_a_request_decide_is_left_out(
+    host, allowed, options, fused, ignored, caplog
+):
+    step = some_step(host)
+    adapter = V1Adapter(step, allowed)
+    params = greedy(extra_args=options)
+    adapter.update_state(batch_update(added=[(i, params, [EDITED], []) for i in range(2)]))
+    assert applied(adapter)[:2].any() == fused
+    assert step.counts["ignored_options"] == 2 * ignored
+    assert sum("ignored" in record.message for record in caplog.records) == ignored
+
+
 def test_a_token_still_on_the_device_is_waited_for(adapter):
-    output: list[int] = []
+    output = []
     adapter.update_state(batch_update(added=[(0, greedy(), [EDITED], output)]))
     applied(adapter)
     output.append(-1)
@@ -150,7 +171,7 @@ def test_any_history_ends_like_a_fresh_start(history):
     """State is a pure function of (prompt, outputs): replaying only the last state gives the same logits."""
     from vllm.v1.sample.logits_processor import MoveDirectionality
 
-    live = V1Adapter(FusionStep(FakeHost(), FakeSync(), FakeFuser(), Gate(0.5)))  # type: ignore[arg-type]
+    live = V1Adapter(some_step(FakeHost()))
     batch: dict[int, tuple[list[int], list[int]]] = {}
     for number, (operation, i, j) in enumerate(history):
         update = None
@@ -168,6 +189,6 @@ def test_any_history_ends_like_a_fresh_start(history):
         if operation == "generate":
             for _, output in batch.values():
                 output.append((number % (VOCAB - 2)) + 1)
-    fresh = V1Adapter(FusionStep(FakeHost(), FakeSync(), FakeFuser(), Gate(0.5)))  # type: ignore[arg-type]
+    fresh = V1Adapter(some_step(FakeHost()))
     fresh.update_state(batch_update(added=[(i, greedy(), p, list(o)) for i, (p, o) in batch.items()]))
     assert torch.equal(applied(live), applied(fresh))

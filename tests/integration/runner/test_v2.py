@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from onceedit_vllm.runner.gate import Gate
-from onceedit_vllm.runner.step import FusionStep
 from onceedit_vllm.runner.v2 import V2Adapter, staged_prompt
-from tests.unit.runner.fakes import EDITED, NAMED, VOCAB, FakeFuser, FakeHost, FakeSync, some_scope
+from tests.unit.runner.fakes import EDITED, NAMED, VOCAB, FakeHost, some_scope, some_step
 
 pytestmark = pytest.mark.integration
 
@@ -22,7 +20,7 @@ GREEDY = vllm.SamplingParams(temperature=0.0)
 class Slots:
     """Four request slots, kept in vLLM's own classes and filled as the V2 runner fills them."""
 
-    def __init__(self, scope=None) -> None:
+    def __init__(self, scope=None, allowed="switch") -> None:
         from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcRequestState
         from vllm.v1.worker.gpu.states import RequestState
 
@@ -30,8 +28,8 @@ class Slots:
         self.requests = RequestState(4, 32, 64, 0, VOCAB, torch.device("cpu"))
         self.states = LogitsProcRequestState.from_request_state(self.requests)
         self.total = [0] * 4
-        step = FusionStep(self.host, FakeSync(), FakeFuser(), Gate(0.5), scope)
-        self.adapter = V2Adapter(step, self.states)
+        self.step = some_step(self.host, scope)
+        self.adapter = V2Adapter(self.step, self.states, allowed)
 
     def add(self, slot, prompt, outputs=(), params=GREEDY):
         accepted = self.stage(slot, prompt, outputs, params)
@@ -123,23 +121,46 @@ def test_a_recycled_slot_starts_afresh(slots):
     assert slots.host.texts == {}
 
 
-def test_warm_up_requests_and_opted_out_ones_are_declined(slots):
-    assert slots.add(0, [0, 1], params=vllm.SamplingParams.for_sampler_warmup()) is False
+def test_opted_out_requests_are_declined(slots):
     assert slots.add(1, [EDITED], params=vllm.SamplingParams(extra_args={"onceedit": 0})) is False
     assert slots.add(2, [EDITED], params=vllm.SamplingParams(temperature=0.9)) is True
-    slots.apply(0, 1)
+    slots.apply(1)
     assert slots.host.num_steps == 0
-    assert slots.adapter._step.counts["bypassed"] == 0
+
+
+@pytest.mark.parametrize(
+    "params", [vllm.SamplingParams.for_sampler_warmup(), GREEDY], ids=["sampler warm-up", "plain greedy"]
+)
+def test_nothing_that_comes_while_the_engine_warms_up_meets_the_plugin(slots, params):
+    """0.33 profiles with requests in all slots, and warms up speculation with plain greedy ones."""
+
+    def compile_or_warm_up_model():
+        assert [slots.add(slot, [EDITED], params=params) for slot in range(4)] == [False] * 4
+        assert not slots.apply(0, 1, 2, 3).any()
+
+    compile_or_warm_up_model()
+    assert slots.host.num_steps == 0
+    assert not slots.step.counts
+    assert slots.add(0, [EDITED], params=params) is True
+
+
+@pytest.mark.parametrize(("allowed", "fused"), [("switch", False), ("all", True)])
+def test_a_forced_weight_is_left_out_where_the_engine_does_not_let_it(allowed, fused):
+    """A front end that does not validate must not be a way around the setting."""
+    slots = Slots(allowed=allowed)
+    slots.add(0, [1, 2], params=vllm.SamplingParams(extra_args={"onceedit_alpha": 1.0}))
+    assert slots.apply(0).any() == fused
+    assert slots.step.counts["ignored_options"] == (not fused)
 
 
 def test_a_request_out_of_scope_is_declined_at_admission():
-    slots = Slots(some_scope())
+    slots = Slots(some_scope(), "all")
     assert slots.add(0, [1, 2]) is False
     assert slots.add(1, [EDITED, 2]) is True
     assert slots.add(2, [NAMED, 2]) is True
     assert slots.add(3, [1, 2], params=vllm.SamplingParams(extra_args={"onceedit_alpha": 1.0})) is True
     assert slots.apply(0, 1, 2, 3).argmax(-1).tolist() == [0, 3, 0, 3]
-    assert slots.adapter._step.counts == {"out_of_scope": 1, "gated": 2, "bypassed": 1}
+    assert slots.step.counts == {"out_of_scope": 1, "gated": 2, "bypassed": 1}
 
 
 def test_several_requests_of_one_step_are_told_apart():
@@ -168,7 +189,7 @@ def test_where_a_staged_prompt_cannot_be_read_the_first_apply_decides(gone):
     slots.flush()
     assert slots.apply(0, 1, 2).argmax(-1).tolist() == [0, 3, 0]
     assert sorted(slots.adapter._slots) == [1]
-    assert slots.adapter._step.counts == {"out_of_scope": 2, "gated": 1}
+    assert slots.step.counts == {"out_of_scope": 2, "gated": 1}
 
 
 def test_the_names_this_room_leans_on_are_still_there():
@@ -177,7 +198,6 @@ def test_the_names_this_room_leans_on_are_still_there():
 
     assert {"idx_mapping_np", "seq_lens_upper_bound_np"} <= set(LogitsContext.__dataclass_fields__)
     assert {"all_token_ids", "prompt_len", "prefill_len"} <= set(LogitsProcRequestState.__dataclass_fields__)
-    assert callable(vllm.SamplingParams.for_sampler_warmup)
 
 
 def test_a_prompt_is_read_from_where_vllm_stages_it():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,16 +13,21 @@ from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.config import ScopeKind
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.evidence import Evidence
 from onceedit_vllm.fusion.counts import FuseCounts
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
+from onceedit_vllm.runner.gate import Gate
 from onceedit_vllm.runner.scope import PromptScope
+from onceedit_vllm.runner.step import FusionStep
 
 VOCAB = 12
 #: Prompts that hold this token are inside the scope of the edits.
 EDITED = 7
 #: An LLM token that ends the answer.
 EOS = 0
+#: Plug-in token with which the answers of all edits begin.
+ANSWER = 10
 #: Plug-in token 5 is written 5 then 9 by the LLM; everything else is written as it is.
 SPELT = {5: [5, 9]}
 
@@ -33,11 +39,13 @@ PIECES = [None, *(f" word{i}".encode() for i in range(1, NAMED)), b" Oslo", b" L
 PIECES += ["ß".encode()[:1]]
 
 
+EDITS = [EditRecord(id=name, prompt="p", target="t", subject=name) for name in ("Oslo", "Lima")]
+
+
 def some_scope(kind: ScopeKind = "subject+weight", *more: EditRecord) -> PromptScope:
     """The real thing: it knows the subjects Oslo (token NAMED) and Lima (token EDITED)."""
-    edits = [EditRecord(id=name, prompt="p", target="t", subject=name) for name in ("Oslo", "Lima")]
     surface = Surface("byte-level", PIECES, frozenset({EOS}), frozenset(), EOS, False)
-    return PromptScope([*edits, *more], surface, kind)
+    return PromptScope([*EDITS, *more], surface, kind)
 
 
 #: An edit that no prompt can name.
@@ -45,9 +53,14 @@ UNNAMED = EditRecord(id="unnamed", prompt="p", target="t")
 
 
 class FakeHost:
-    """Reads tokens like a real host and votes for (last token + 1); [WEIGHT] fires on EDITED."""
+    """Reads tokens like a real host and votes for (last token + 1); [WEIGHT] fires on EDITED.
+
+    An edit's answer is as likely as not, which is evidence of nothing: [WEIGHT] decides. Tests may say
+    otherwise.
+    """
 
     def __init__(self) -> None:
+        self.answer_probability = 0.5
         self.texts: dict[int, list[int]] = {}
         self.num_steps = 0
         self.fails = False
@@ -70,6 +83,7 @@ class FakeHost:
             text = self.texts[step.slot]
             del text[len(text) - step.rollback :]
             text.extend(step.token_ids)
+            log_probs[i, ANSWER] = math.log(self.answer_probability)
             log_probs[i, (text[-1] + 1) % VOCAB] = 0.0
             weights[i] = 5.0 if EDITED in text else -5.0
         self._results[self.num_steps] = PlugInOutput(log_probs, weights)
@@ -145,3 +159,18 @@ class FakeFuser:
 
     def counts(self) -> FuseCounts:
         return FuseCounts(searched=sum(len(rows) for rows, _, _ in self.calls))
+
+
+class FakeTokenizer:
+    """Every answer is one token."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        return [ANSWER]
+
+
+def some_step(
+    host: FakeHost, scope: PromptScope | None = None, gate: Gate | None = None, **settings: Any
+) -> FusionStep:
+    """A step of which the host, the synchroniser and the fuser are not the real thing."""
+    evidence = Evidence(EDITS, FakeTokenizer())
+    return FusionStep(host, FakeSync(), FakeFuser(), gate or Gate(0.5), evidence, scope, **settings)

@@ -16,14 +16,20 @@ from tests.unit.runner.fakes import EDITED, EOS, NAMED, UNNAMED, some_scope
 )
 def test_verdicts(kind, named, other):
     scope = some_scope(kind)
-    assert (scope.of([1, NAMED]), scope.of([EDITED])) == (named, named)
-    assert (scope.of([1, 2]), scope.of([])) == (other, other)
+    assert [verdict for verdict, _ in map(scope.of, ([1, NAMED], [EDITED]))] == [named, named]
+    assert (scope.of([1, 2]), scope.of([])) == ((other, ()), (other, ()))
     assert scope.mention_opens == (kind == "subject")
+
+
+def test_the_named_edits_are_told():
+    scope = some_scope()
+    assert [scope.of(prompt)[1] for prompt in ([NAMED], [EDITED], [EDITED, 1, NAMED])] == [(0,), (1,), (0, 1)]
+    assert some_scope("weight").of([NAMED]) == ("weight", ())
 
 
 def test_an_edit_without_a_subject_keeps_other_prompts_from_being_out():
     scope = some_scope("subject+weight", UNNAMED)
-    assert (scope.num_unnamed, scope.of([1]), scope.of([NAMED])) == (1, "weight", "subject")
+    assert (scope.num_unnamed, scope.of([1]), scope.of([NAMED])) == (1, ("weight", ()), ("subject", (0,)))
 
 
 def test_a_name_may_span_tokens_but_not_a_special_one():
@@ -33,8 +39,8 @@ def test_a_name_may_span_tokens_but_not_a_special_one():
         Surface("byte-level", pieces, frozenset({EOS}), frozenset(), EOS, False),
         "subject+weight",
     )
-    assert scope.of([3, 1, 2]) == "subject"
-    assert scope.of([1, EOS, 2]) == "out"
+    assert scope.of([3, 1, 2]) == ("subject", (0,))
+    assert scope.of([1, EOS, 2]) == ("out", ())
     # No space between a chat's marker and the name.
     assert scope.text_of([3, EOS, 1, 2]) == "so  Velcorp"
 
@@ -42,4 +48,4 @@ def test_a_name_may_span_tokens_but_not_a_special_one():
 def test_half_a_character_and_an_id_without_a_token_part_words():
     scope = some_scope()
     assert scope.text_of([NAMED, 11, 500, EDITED]) == " Oslo\ufffd  Lima"
-    assert scope.of([11, 500, EDITED]) == "subject"
+    assert scope.of([11, 500, EDITED]) == ("subject", (1,))

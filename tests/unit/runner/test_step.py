@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 
+from onceedit_vllm.runner.decisions import flush_decisions
 from onceedit_vllm.runner.gate import Gate, prompt_key
 from onceedit_vllm.runner.options import RequestOptions
 from onceedit_vllm.runner.row import Row
-from onceedit_vllm.runner.step import FusionStep
 from tests.unit.runner.fakes import (
     EDITED,
     EOS,
@@ -16,10 +17,9 @@ from tests.unit.runner.fakes import (
     POISON,
     UNNAMED,
     VOCAB,
-    FakeFuser,
     FakeHost,
-    FakeSync,
     some_scope,
+    some_step,
 )
 
 
@@ -30,7 +30,7 @@ def host():
 
 @pytest.fixture
 def step(host):
-    return FusionStep(host, FakeSync(), FakeFuser(), Gate(0.5))  # type: ignore[arg-type]
+    return some_step(host)
 
 
 def some_logits(num_rows=4):
@@ -236,10 +236,6 @@ def test_the_tally_joins_requests_and_rows(step):
 CLOSED_ALPHA, OPEN_ALPHA = 0.0067, 0.9933
 
 
-def scoped_step(host, scope, gate=None, **settings):
-    return FusionStep(host, FakeSync(), FakeFuser(), gate or Gate(0.5), scope, **settings)
-
-
 def decided(step, *prompts):
     """Admit and run requests, as an adapter does; those that were not admitted have no alpha."""
     rows = [Row(prompt_ids=prompt) for prompt in prompts]
@@ -251,7 +247,7 @@ PROMPTS = ([1, 2], [NAMED, 2], [EDITED, 2])
 
 
 def test_by_subject_and_weight_a_prompt_that_names_none_is_never_read(host):
-    step = scoped_step(host, some_scope())
+    step = some_step(host, some_scope())
     assert decided(step, *PROMPTS) == [
         ("out", None, False),
         ("subject", CLOSED_ALPHA, False),
@@ -262,7 +258,7 @@ def test_by_subject_and_weight_a_prompt_that_names_none_is_never_read(host):
 
 
 def test_by_weight_alone_every_prompt_is_read(host):
-    assert decided(scoped_step(host, some_scope("weight")), *PROMPTS) == [
+    assert decided(some_step(host, some_scope("weight")), *PROMPTS) == [
         ("weight", CLOSED_ALPHA, False),
         ("weight", CLOSED_ALPHA, False),
         ("weight", OPEN_ALPHA, True),
@@ -270,7 +266,7 @@ def test_by_weight_alone_every_prompt_is_read(host):
 
 
 def test_by_subject_alone_a_mention_opens_and_weight_is_not_asked(host):
-    step = scoped_step(host, some_scope("subject"), weight="alpha")
+    step = some_step(host, some_scope("subject"), weight="alpha")
     assert decided(step, *PROMPTS) == [("out", None, False), ("subject", 1.0, True), ("subject", 1.0, True)]
     assert step._fuser.calls == [([1, 2], [1.0, 1.0], [True, True])]
 
@@ -278,23 +274,46 @@ def test_by_subject_alone_a_mention_opens_and_weight_is_not_asked(host):
 @pytest.mark.parametrize("kind", ["subject+weight", "subject"])
 def test_with_an_edit_without_a_subject_other_prompts_are_left_to_weight_alone(host, kind):
     gate = Gate(0.0, weight_threshold=0.5)
-    first, named, _ = decided(scoped_step(host, some_scope(kind, UNNAMED), gate), *PROMPTS)
+    first, named, _ = decided(some_step(host, some_scope(kind, UNNAMED), gate), *PROMPTS)
     assert first == ("weight", CLOSED_ALPHA, False)
     assert (named[0], named[2]) == ("subject", True)
+
+
+def test_the_answer_of_a_named_edit_opens_the_gate_where_weight_alone_would_not(host):
+    host.answer_probability = 0.999  # log-odds 6.9 beside [WEIGHT]'s -5
+    assert decided(some_step(host, some_scope("weight")), [NAMED, 2]) == [("weight", CLOSED_ALPHA, False)]
+    ((scope, alpha, gated),) = decided(some_step(host, some_scope()), [NAMED, 2])
+    assert (scope, gated) == ("subject", True)
+    assert alpha == pytest.approx(1 / (1 + math.exp(5.0 - math.log(999))), abs=1e-4)
+
+
+def test_an_answer_that_the_plugin_does_not_know_keeps_the_gate_closed(host):
+    host.answer_probability = 0.001
+    ((_, alpha, gated),) = decided(some_step(host, some_scope()), [EDITED, 2])
+    assert (alpha < 0.2, gated) == (True, False)
+
+
+@pytest.mark.parametrize("probability", [0.001, 0.999])
+def test_where_nothing_is_named_weight_decides_alone(host, probability):
+    host.answer_probability = probability
+    step = some_step(host, some_scope("subject+weight", UNNAMED))
+    assert decided(step, [1, 2]) == [("weight", CLOSED_ALPHA, False)]
+    step = some_step(host, some_scope("weight"))
+    assert decided(step, [EDITED, 2]) == [("weight", OPEN_ALPHA, True)]
 
 
 @pytest.mark.parametrize(
     ("weight", "fused"), [("decided", 1.0), ("alpha", pytest.approx(OPEN_ALPHA, abs=1e-4))]
 )
 def test_what_an_open_row_is_fused_with(host, weight, fused):
-    step = scoped_step(host, some_scope(), weight=weight)
+    step = some_step(host, some_scope(), weight=weight)
     assert decided(step, [EDITED]) == [("subject", OPEN_ALPHA, True)]
     assert step._fuser.calls == [([0], [fused], [True])]
 
 
 @pytest.mark.parametrize("weight", ["decided", "alpha"])
 def test_a_forced_alpha_skips_the_scope_and_is_used_as_it_is(host, weight):
-    step = scoped_step(host, some_scope("subject"), weight=weight)
+    step = some_step(host, some_scope("subject"), weight=weight)
     rows = [Row(prompt_ids=prompt, options=RequestOptions(alpha=0.25)) for prompt in PROMPTS]
     assert all(map(step.admit, rows))
     step.run(some_logits(), list(enumerate(rows)))
@@ -303,7 +322,8 @@ def test_a_forced_alpha_skips_the_scope_and_is_used_as_it_is(host, weight):
 
 def test_prompts_out_of_scope_are_logged_without_an_alpha(host, tmp_path):
     log = tmp_path / "decisions.jsonl"
-    decided(scoped_step(host, some_scope(), Gate(0.5, log)), *PROMPTS)
+    decided(some_step(host, some_scope(), Gate(0.5, log)), *PROMPTS)
+    flush_decisions()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["scope"], line["gated"]) for line in lines] == [
         ("out", False),
@@ -314,6 +334,6 @@ def test_prompts_out_of_scope_are_logged_without_an_alpha(host, tmp_path):
 
 
 def test_a_prompt_that_cannot_be_looked_at_is_left_to_the_llm(host):
-    step = scoped_step(host, some_scope())
+    step = some_step(host, some_scope())
     assert not step.admit(Row(prompt_ids=["no id"]))
     assert step.counts["failures"] == 1

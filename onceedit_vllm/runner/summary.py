@@ -1,0 +1,47 @@
+"""A line in vLLM's log that says what became of the requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from multiprocessing.util import Finalize
+
+from vllm.logger import init_logger
+
+# Below vLLM's own logger, so that its level and format apply.
+logger = init_logger("vllm.onceedit")
+
+
+class Summary:
+    """Logs the counts every so often while requests are served, and when the engine ends.
+
+    Args:
+        tally: The counts since the start, by name; may wait for the GPU.
+        seconds: Shortest time between two lines.
+    """
+
+    def __init__(self, tally: Callable[[], dict[str, int]], seconds: float) -> None:
+        self._tally = tally
+        self._seconds = seconds
+        self._due = time.monotonic() + seconds
+        self._last: dict[str, int] = {}
+        # Not `atexit`: vLLM's engines are processes of `multiprocessing`, which end without it.
+        Finalize(None, self.write, exitpriority=0)
+
+    def tick(self) -> None:
+        """Once a step: writes when it is time."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._seconds
+            self.write()
+
+    def write(self) -> None:
+        """Log what is not zero, unless the last line said the same. Never raises."""
+        try:
+            counts = {name: count for name, count in self._tally().items() if count}
+        except Exception as error:
+            logger.debug("onceedit: the counts cannot be read: %s", error)
+            return
+        if counts != self._last:
+            self._last = counts
+            logger.info("onceedit, since the start: %s", ", ".join(f"{k} {n}" for k, n in counts.items()))
