@@ -30,9 +30,9 @@ QUICK = EditingConfig(
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_toy_model(tmp_path_factory.mktemp("toy") / "llama", tied=True)
-    # Embeddings are not trained, and the toy's are so short that no logit over them could be large.
+    # Embeddings are not trained, and the toy's end of sequence, its padding too, has one of zeros.
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.embed_tokens.weight"] *= 6
+    tensors["model.embed_tokens.weight"][0] = tensors["model.embed_tokens.weight"][1:].std() * torch.randn(64)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
