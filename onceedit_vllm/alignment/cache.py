@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: Raised whenever the same inputs would give other tensors, or are identified in another way.
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 
 _TENSORS = "alignment.safetensors"
 _IDENTITY = "alignment.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fingerprint(identity: dict[str, Any]) -> str:
@@ -34,22 +38,24 @@ def entry_folder(cache_root: Path, key: str) -> Path:
 
 
 def save_entry(folder: Path, tensors: dict[str, Tensor], identity: dict[str, Any]) -> None:
-    """Write an entry in one move: a reader sees all of it or nothing.
+    """Write an entry in one move: a reader sees all of it or nothing. Who may read it, the umask says.
 
     Raises:
-        OSError: The cache cannot be written.
+        OSError: The cache cannot be written, or its disk is full.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    # As bytes: where the disk is full, writing them raises an OSError, and safetensors one of its own.
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    stamp = {"method_version": METHOD_VERSION, **identity, "sha256": digest}
+    stamped = json.dumps(stamp, indent=2, sort_keys=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
+    temporary = _beside(folder)
     try:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary / _TENSORS)
-        checked = {"method_version": METHOD_VERSION, **identity, "sha256": sha256_of(temporary / _TENSORS)}
-        (temporary / _IDENTITY).write_text(json.dumps(checked, indent=2, sort_keys=True), encoding="utf-8")
-        for name in (_TENSORS, _IDENTITY):
-            with (temporary / name).open("rb") as file:
-                os.fsync(file.fileno())
+        temporary.mkdir()
+        _write(temporary / _TENSORS, content)
+        _write(temporary / _IDENTITY, stamped.encode())
         if load_entry(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)  # absent, or damaged
             temporary.replace(folder)
@@ -59,6 +65,47 @@ def save_entry(folder: Path, tensors: dict[str, Tensor], identity: dict[str, Any
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name that no other process has, in whatever container, and no other thread."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def remove_entry(folder: Path) -> None:
+    """Make room for an entry that cannot be used; what may not be removed stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remembered(cache_root: Path, key: str, make: Callable[[], str]) -> str:
+    """A sha256 that takes seconds to make, kept under another one that does not.
+
+    Args:
+        cache_root: Where; a cache that cannot be written is as good as none.
+        key: What was kept, or is to be.
+        make: Makes it.
+    """
+    file = cache_root / "tokenizers" / key
+    try:
+        kept = file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        kept = ""
+    if _SHA256.fullmatch(kept):
+        return kept
+    made = make()
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(file)
+        _write(temporary, made.encode())
+        temporary.replace(file)
+    return made
 
 
 def load_entry(folder: Path) -> dict[str, Tensor] | None:

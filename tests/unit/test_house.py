@@ -1,4 +1,4 @@
-"""The house rules: what may import what, how long a file may be, how data is stored."""
+"""The house rules: what may import what, how long a definition may be, how data is stored."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": set(),
     "folders": set(),
     "testing": set(),
-    "alignment": {"models", "pack", "folders"},
-    "fusion": {"alignment"},
+    "checks": set(),
+    "largest": set(),
+    "dense": {"checks", "largest"},
+    "alignment": {"dense", "models", "pack", "folders", "checks"},
+    "fusion": {"dense", "alignment", "largest"},
     "editing": {"models", "pack"},
     "pack": {"folders"},
     "plugin": {"alignment", "models"},
@@ -36,6 +39,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 EVERYWHERE = {"errors", "config", "edits"}
 EDGES = {"vllm", "ray", "transformers"}
+#: Definitions of more than 40 lines that are still to be cut; nothing is added here.
+STILL_LONG = {
+    "cli/edit.py": {"command"},
+    "cli/generate.py": {"command"},
+    "editing/edit.py": {"edit"},
+    "editing/trainer.py": {"_make_trainer"},
+    "pack.py": {"write"},
+    "runner/assembly.py": {"build_step"},
+    "runner/offline.py": {"generate"},
+    "testing.py": {"toy_sentencepiece_tokenizer"},
+}
 
 
 def room_of(file: Path) -> str:
@@ -95,10 +109,25 @@ def test_vllm_is_imported_by_the_runner_only(file: Path) -> None:
     assert "vllm" not in {name.split(".")[0] for name in imported(tree)}
 
 
+def long_definitions(source: str) -> set[str]:
+    """Names of the functions and methods of more than 40 lines, decorators and docstring counted."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, functions)]
+    first = {node: min(part.lineno for part in (node, *node.decorator_list)) for node in found}
+    return {node.name for node in found if node.end_lineno and node.end_lineno - first[node] >= 40}
+
+
 @pytest.mark.parametrize("file", FILES, ids=IDS)
-def test_files_stay_small(file: Path) -> None:
-    num_lines = file.read_text(encoding="utf-8").count("\n")
-    assert num_lines <= 300
+def test_definitions_stay_small(file: Path) -> None:
+    known = STILL_LONG.get(str(file.relative_to(PACKAGE)), set())
+    assert long_definitions(file.read_text(encoding="utf-8")) <= known
+
+
+def test_the_check_of_long_definitions_can_fail() -> None:
+    body = "    0\n" * 39
+    assert long_definitions(f"def f():\n{body}") == set()
+    assert long_definitions(f"def f():\n{body}    0\n") == {"f"}
+    assert long_definitions(f"class C:\n  @d\n  async def f():\n{body}") == {"f"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=IDS)

@@ -9,12 +9,11 @@ from tokenizers import AddedToken
 
 from onceedit_vllm.alignment import side
 from onceedit_vllm.alignment.align import Alignment, align
-from onceedit_vllm.alignment.dense import DenseMap
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.config import WEIGHT_TOKEN, AlignmentConfig, MapKind
 from onceedit_vllm.errors import AlignmentError, BadInputError, OnceEditError
 from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_sentencepiece_tokenizer
-from tests.unit.alignment.toys import StandInPack
+from tests.unit.alignment.toys import StandInPack, matrices
 
 KINDS: list[MapKind] = ["textual", "calibrated", "eq16", "deepen"]
 
@@ -42,9 +41,8 @@ def same(first: Alignment, second: Alignment) -> None:
     assert torch.equal(first.anchors.plugin_ids, second.anchors.plugin_ids)
     assert torch.equal(first.anchors.llm_ids, second.anchors.llm_ids)
     assert torch.equal(first.carry, second.carry)
-    for left, right in ((first.plugin_map, second.plugin_map), (first.llm_map, second.llm_map)):
-        every = torch.arange(left.vocab_size)
-        assert torch.equal(left.rows(every), right.rows(every))
+    for left, right in zip(matrices(first), matrices(second), strict=True):
+        assert torch.equal(left, right)
     ignored = {"seconds", "from_cache", "warnings", "tflops", "llm_tokens"}
     assert first.report.model_dump(exclude=ignored) == second.report.model_dump(exclude=ignored)
 
@@ -56,16 +54,20 @@ def test_an_alignment_fits_its_models(
     alignment = align(pack, llm, config=config, cache=tmp_path)
     plugin_size = pack.weight_token_id + 1
     report = alignment.report
-    assert len(alignment.carry) == alignment.plugin_map.vocab_size == plugin_size
+    assert len(alignment.carry) == report.plugin_vocab_size == plugin_size
     assert alignment.carry[pack.weight_token_id] == -1
-    assert alignment.llm_map.vocab_size == report.llm_vocab_size
-    assert alignment.plugin_map.num_coordinates == alignment.llm_map.num_coordinates
+    plugin_map, llm_map = matrices(alignment)
+    assert plugin_map.shape == (plugin_size, report.num_coordinates)
+    assert llm_map.shape == (report.llm_vocab_size, report.num_coordinates)
     assert report.kind == config.kind
     assert report.num_anchors == len(alignment.anchors)
     assert report.bytes_dense == 4 * report.num_anchors * (plugin_size + report.llm_vocab_size)
-    matrix = alignment.llm_map.columns(torch.arange(report.num_anchors))
-    own = (matrix.argmax(dim=1) == alignment.anchors.llm_ids).double().mean()
+    every = torch.arange(report.num_anchors)
+    own = (llm_map[:, every].argmax(dim=0) == alignment.anchors.llm_ids).double().mean()
     assert report.round_trip_fidelity == pytest.approx(float(own))
+    masses = plugin_map[alignment.anchors.plugin_ids, every], llm_map[alignment.anchors.llm_ids, every]
+    assert report.self_mass_plugin == pytest.approx(float(masses[0].median()), rel=1e-4)
+    assert report.self_mass_llm == pytest.approx(float(masses[1].median()), rel=1e-4)
     if config.kind == "textual":
         assert report.round_trip_fidelity == report.self_mass_llm == 1.0
 
@@ -140,7 +142,7 @@ def test_other_settings_and_other_models_are_other_entries(
 ) -> None:
     pack, llm = models
     align(pack, llm, cache=tmp_path)
-    tokenizer = toy_sentencepiece_tokenizer(add_bos=False)
+    tokenizer = toy_sentencepiece_tokenizer(vocab_size=400)
     others = save_toy_model(tmp_path / "others", tokenizer=tokenizer, kind="gpt2", seed=1)
     cases = [
         (llm, AlignmentConfig(matching="string")),
@@ -229,7 +231,7 @@ def test_only_special_tokens_may_lie_beyond_the_table(
     tokenizer.add_tokens([AddedToken("<image>", special=True)])
     tokenizer.save_pretrained(folder)
     alignment = align(pack, folder, config=AlignmentConfig(matching="string"), cache=tmp_path)
-    assert int(alignment.anchors.llm_ids.max()) < alignment.llm_map.vocab_size
+    assert int(alignment.anchors.llm_ids.max()) < alignment.report.llm_vocab_size
     tokenizer.add_tokens([AddedToken("more text", special=False)])
     tokenizer.save_pretrained(folder)
     with pytest.raises(AlignmentError, match="1 tokens beyond"):
@@ -269,6 +271,6 @@ def test_the_llm_keeps_weight_out_even_if_it_was_edited_itself(
 
 def test_dense_maps_hold_no_matrix(models: tuple[StandInPack, Path], tmp_path: Path) -> None:
     alignment = align(*models, config=AlignmentConfig(kind="calibrated"), cache=tmp_path)
-    assert isinstance(alignment.llm_map, DenseMap)
+    assert alignment.dense is not None
     assert alignment.report.bytes_held < alignment.report.bytes_dense
     assert alignment.report.self_mass_llm == pytest.approx(0.9, abs=0.02)
