@@ -27,9 +27,9 @@ def fetch_from_hub(
     """
     from huggingface_hub import snapshot_download
 
-    where = {"revision": revision, "cache_dir": cache_dir}
+    files = list(_FILES)
     with _bars(shown=progress), _explained(hub_id, revision):
-        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES), **where))
+        return Path(snapshot_download(hub_id, revision=revision, cache_dir=cache_dir, allow_patterns=files))
 
 
 @contextmanager

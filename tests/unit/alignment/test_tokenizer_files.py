@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from onceedit_vllm.alignment import tokenizer_files
-from onceedit_vllm.alignment.tokenizer_files import files_fingerprint, load_tokenizer
+from onceedit_vllm.alignment.tokenizer_files import files_fingerprint, load_tokenizer, tokenizer_fingerprint
 from onceedit_vllm.errors import AlignmentError
 from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_sentencepiece_tokenizer
 
@@ -48,6 +48,45 @@ def test_whatever_changes_the_tokenizer_changes_the_fingerprint(
     monkeypatch.setattr(tokenizer_files, "version", lambda name: f"another {name}")
     prints.add(files_fingerprint(folder))
     assert len(prints) == 10
+
+
+def test_a_loaded_tokenizer_is_told_by_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bpe = toy_bpe_tokenizer()
+    loaded = load_tokenizer(save_toy_model(tmp_path / "a", tokenizer=bpe))
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(bpe)
+    loaded("some text", truncation=True, max_length=4, padding="max_length")
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(bpe), "how batches are cut does not count"
+    others = [
+        toy_bpe_tokenizer(vocab_size=400),
+        toy_bpe_tokenizer(extra_special=("[WEIGHT]",)),
+        toy_sentencepiece_tokenizer(),
+        toy_sentencepiece_tokenizer(dummy_prefix=False),
+    ]
+    prints = {tokenizer_fingerprint(tokenizer) for tokenizer in (bpe, *others)}
+    loaded.eos_token = "Ġ"
+    prints.add(tokenizer_fingerprint(loaded))
+    loaded.add_tokens(["more text"])
+    prints.add(tokenizer_fingerprint(loaded))
+    monkeypatch.setattr(tokenizer_files, "version", lambda name: f"another {name}")
+    assert len(prints | {tokenizer_fingerprint(bpe)}) == 8
+
+
+class Slow:
+    """A tokenizer without the Rust library behind it."""
+
+    all_special_ids = (0,)
+    eos_token_id = 0
+
+    def __init__(self, *tokens: str) -> None:
+        self._tokens = tokens
+
+    def get_vocab(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self._tokens)}
+
+
+def test_a_slow_tokenizer_is_told_by_its_vocabulary() -> None:
+    assert tokenizer_fingerprint(Slow("</s>", "a")) == tokenizer_fingerprint(Slow("</s>", "a"))
+    assert tokenizer_fingerprint(Slow("</s>", "a")) != tokenizer_fingerprint(Slow("</s>", "b"))
 
 
 def test_settings_of_the_model_that_are_not_the_tokenizers_do_not_count(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from onceedit_vllm.errors import BadInputError, ModelError
 from onceedit_vllm.models import RECIPES, Recipe, cached_model, fetch_model, resolve, resolve_model
+from onceedit_vllm.models.hub import fetch_from_hub
 from onceedit_vllm.models.store import models_dir, seal
 from onceedit_vllm.testing import save_toy_model
 
@@ -176,6 +177,20 @@ def test_a_hub_id_out_of_reach_is_a_model_error(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ModelError, match="hub could not be reached") as caught:
         resolve_model("someone/some-model", progress=False)
     assert "pass a folder" in str(caught.value)
+
+
+def test_a_hub_model_at_a_revision(tmp_path: Path) -> None:
+    """The hub's own cache holds two; nothing is fetched."""
+    repository = tmp_path / "models--someone--some-model"
+    for revision, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        save_toy_model(repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    for revision, commit in ((None, "a" * 40), ("v2", "b" * 40), ("b" * 40, "b" * 40)):
+        found = fetch_from_hub(
+            "someone/some-model", progress=False, revision=revision, cache_dir=str(tmp_path)
+        )
+        assert found == repository / "snapshots" / commit
 
 
 def test_a_hub_model_must_be_whole_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
