@@ -121,7 +121,7 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
         alignment.report.num_anchors,
         alignment.report.kind,
     )
-    fuser = Fuser(alignment, config.fusion, vllm_config.device_config.device)
+    fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
     return FusionStep(host, textsync, fuser, Gate(threshold, config.decisions_log))
 
 
