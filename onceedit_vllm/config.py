@@ -12,7 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MapKind = Literal["textual", "calibrated", "eq16", "deepen"]
+#: The kinds made of embeddings, whose maps are dense.
+DenseKind = Literal["calibrated", "eq16", "deepen"]
+MapKind = Literal["textual", DenseKind]
 Matching = Literal["bytes", "string"]
 Solver = Literal["exact", "adamw"]
 TemplateName = Literal["none", "answer", "zsre", "counterfact"]
@@ -75,6 +77,11 @@ class AlignmentConfig(Settings):
     matching: Matching = "bytes"
     # `calibrated`: the median probability that an anchor's row gives to the anchor itself.
     self_mass: float = Field(default=0.9, gt=0.0, lt=1.0)
+
+    @property
+    def dense_kind(self) -> DenseKind | None:
+        """None for ``textual``, which needs tokenizers only."""
+        return None if self.kind == "textual" else self.kind
 
 
 class FusionConfig(Settings):

@@ -13,12 +13,12 @@ from fusion_bench.setups import Setup, matrix_of
 from fusion_bench.timing import fuse
 from rich.progress import track
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from onceedit_vllm.alignment.dense import DenseMap, chunks
-from onceedit_vllm.alignment.textual import TextualMap
 from onceedit_vllm.config import FusionConfig
+from onceedit_vllm.dense.maps import DenseMap, chunks
+from onceedit_vllm.dense.search import adamw_logits, exact_tokens
 from onceedit_vllm.fusion.fuser import Fuser
-from onceedit_vllm.fusion.search import adamw_logits, exact_tokens
 
 _BATCH = 128
 #: Of the search's logits, which lie between -0.7 and 0.7.
@@ -29,8 +29,8 @@ class _Fast:
     """Both solvers of the product, each with its own count of rows."""
 
     def __init__(self, setup: Setup) -> None:
-        self.exact = Fuser(setup.alignment, FusionConfig(solver="exact"))
-        self.adamw = Fuser(setup.alignment, FusionConfig(solver="adamw"))
+        self.exact = Fuser(setup.alignment, FusionConfig(solver="exact"), setup.device)
+        self.adamw = Fuser(setup.alignment, FusionConfig(solver="adamw"), setup.device)
 
     def tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         found = []
@@ -59,7 +59,7 @@ def random_agreement(setup: Setup, count: int) -> dict[str, Any]:
     return {
         "name": setup.name,
         **sizes,
-        "kind": setup.alignment.llm_map.kind,
+        "kind": setup.alignment.report.kind,
         "steps": count,
         "same_token_exact": same / count,
         "same_token_adamw": walked_same / count,
@@ -87,12 +87,12 @@ def recorded_agreement(setup: Setup, steps: Steps, *, seed: int = 0) -> dict[str
     return {
         "name": setup.name,
         **setup.sizes,
-        "kind": setup.alignment.llm_map.kind,
+        "kind": setup.alignment.report.kind,
         "steps": count,
         "same_token_exact": float((exact == expected).double().mean()),
         "same_token_adamw": float((walked == expected).double().mean()),
         "settled": counts._asdict(),
-        "hit_rates": fast.exact.hit_rates().get(setup.device),
+        "hit_rates": fast.exact.hit_rates() or None,
     }
 
 
@@ -104,16 +104,14 @@ def _batches(steps: Steps, alpha: Tensor, size: int = 8) -> Iterator[Inputs]:
 
 def _whole_product(setup: Setup, steps: Steps, alpha: Tensor) -> Tensor:
     """Argmax of Eq. 8 over every coordinate, (n,)."""
-    sides = (
-        (setup.alignment.plugin_map, steps.plugin_log_probs.exp() * alpha[:, None]),
-        (setup.alignment.llm_map, steps.llm_logits.softmax(dim=1) * (1 - alpha[:, None])),
-    )
-    fused = torch.zeros(len(alpha), setup.alignment.llm_map.num_coordinates)
-    for relative_map, weights in sides:
+    dense, carry = setup.alignment.dense, setup.alignment.carry[: steps.plugin_log_probs.shape[1]]
+    plugin = steps.plugin_log_probs.exp() * alpha[:, None]
+    llm = steps.llm_logits.softmax(dim=1) * (1 - alpha[:, None])
+    if dense is None:
+        return llm.index_add_(1, carry[carry >= 0], plugin[:, carry >= 0]).argmax(dim=1)
+    fused = torch.zeros(len(alpha), dense.llm_map.num_coordinates)
+    for relative_map, weights in ((dense.plugin_map, plugin), (dense.llm_map, llm)):
         weights = torch.nn.functional.pad(weights, (0, relative_map.vocab_size - weights.shape[1]))
-        if not isinstance(relative_map, DenseMap):
-            fused += relative_map.project(weights)
-            continue
         runs = list(chunks(relative_map.vocab_size, relative_map.num_coordinates, fused.device))
         for ids in track(runs, description=f"The whole product, {setup.name}"):
             fused.addmm_(weights[:, ids], relative_map.rows(ids))
@@ -122,18 +120,17 @@ def _whole_product(setup: Setup, steps: Steps, alpha: Tensor) -> Tensor:
 
 def _search_columns(setup: Setup, targets: Tensor) -> Tensor:
     """The paper's token for each target, by autograd in float64; one search per distinct target."""
-    llm_map = setup.alignment.llm_map
+    dense, width = setup.alignment.dense, setup.alignment.report.num_coordinates
     distinct, inverse = targets.unique(return_inverse=True)
     tokens = []
     for part in track(distinct.split(16), description="The paper's iterate"):
-        tokens.append(
-            naive.search_columns_in_double(llm_map.columns(part), llm_map.num_coordinates).argmax(dim=1)
-        )
+        columns = one_hot(part, width).float() if dense is None else dense.llm_map.columns(part)
+        tokens.append(naive.search_columns_in_double(columns, width).argmax(dim=1))
     return torch.cat(tokens)[inverse]
 
 
 def search_agreement(
-    name: str, relative_map: DenseMap | TextualMap, device: torch.device, count: int, *, masked: bool = False
+    name: str, relative_map: DenseMap, device: torch.device, count: int, *, masked: bool = False
 ) -> dict[str, Any]:
     """The search alone: its iterate against the dense autograd iterate, on the same targets.
 

@@ -33,7 +33,7 @@ def certificate(setup: Setup, steps: Steps, sizes: Sequence[int], count: int) ->
 def _rates(setup: Setup, steps: Steps, chosen: torch.Tensor, k: int, band: str) -> dict[str, Any]:
     low, high = BANDS[band]
     alpha = low + (high - low) * torch.rand(len(chosen), generator=torch.Generator().manual_seed(2))
-    fuser = Fuser(setup.alignment, FusionConfig(top_k=k))
+    fuser = Fuser(setup.alignment, FusionConfig(top_k=k), setup.device)
     elapsed = 0.0
     for part, weights in zip(chosen.split(_BATCH), alpha.split(_BATCH), strict=True):
         inputs = Inputs(steps.plugin_log_probs[part], steps.llm_logits[part], weights).to(setup.device)
@@ -42,7 +42,7 @@ def _rates(setup: Setup, steps: Steps, chosen: torch.Tensor, k: int, band: str) 
     counts = fuser.counts()
     return {
         "name": setup.name,
-        "kind": setup.alignment.llm_map.kind,
+        "kind": setup.alignment.report.kind,
         "k": k,
         "band": band,
         "steps": len(chosen),

@@ -39,7 +39,7 @@ def captured_graph(device: torch.device, *, smoke: bool) -> dict[str, Any]:
         "memory_floor_us": floor / 1e3,
     }
     for name, greedy in (("greedy", True), ("sampled", False)):
-        fuser = Fuser(setup.alignment, FusionConfig())
+        fuser = Fuser(setup.alignment, FusionConfig(), device)
         logits = inputs.llm_logits.clone()
         search = torch.full((_BATCH,), greedy, device=device)
 

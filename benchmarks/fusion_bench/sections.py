@@ -129,16 +129,18 @@ def searches(plan: Plan) -> list[dict[str, Any]]:
     found = []
     for kind in DENSE_KINDS:
         setup = _square(plan, kind, size)
-        for masked in (False, True):
-            found.append(
-                search_agreement(setup.name, setup.alignment.llm_map, plan.device, count, masked=masked)
-            )
+        assert setup.alignment.dense is not None
+        llm_map = setup.alignment.dense.llm_map
+        found += [
+            search_agreement(setup.name, llm_map, plan.device, count, masked=masked)
+            for masked in (False, True)
+        ]
     for kind in () if plan.smoke else DENSE_KINDS:
         pair = real(kind, plan.device, every=12)
-        if pair is not None:
+        if pair is not None and pair.alignment.dense is not None:
             # SmolLM2's own columns over a twelfth of the anchors, for a dense search of minutes, not hours.
             name = f"{PLUGIN} as the LLM, {kind}"
-            found.append(search_agreement(name, pair.alignment.plugin_map, plan.device, count))
+            found.append(search_agreement(name, pair.alignment.dense.plugin_map, plan.device, count))
         gc.collect()
     return found
 

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from onceedit_vllm.alignment.align import Alignment, align
 from onceedit_vllm.alignment.anchors import Anchors
-from onceedit_vllm.alignment.dense import DenseMap, chunks
 from onceedit_vllm.alignment.embeddings import load_embeddings
+from onceedit_vllm.alignment.report import make_report
 from onceedit_vllm.alignment.spelling import Spellings
-from onceedit_vllm.alignment.statistics import build_dense_map
-from onceedit_vllm.alignment.textual import TextualMap, textual_maps
+from onceedit_vllm.alignment.tables import Tables
 from onceedit_vllm.config import AlignmentConfig, MapKind
+from onceedit_vllm.dense.maps import DenseMap, chunks
+from onceedit_vllm.dense.pair import DenseMaps
 from onceedit_vllm.models import cached_model
 
 # Width of the invented embeddings: that of SmolLM2-135M.
@@ -46,34 +47,40 @@ class Setup:
     @property
     def sizes(self) -> dict[str, int]:
         """V_s, V_l and A."""
-        maps = (self.alignment.plugin_map, self.alignment.llm_map)
-        return {"V_s": maps[0].vocab_size, "V": maps[1].vocab_size, "A": len(self.alignment.anchors)}
-
-    def bytes_dense(self) -> int:
-        """Both relative maps as float32 matrices over the anchors, as the paper has them."""
-        sizes = self.sizes
-        return 4 * sizes["A"] * (sizes["V_s"] + sizes["V"])
+        report = self.alignment.report
+        return {"V_s": report.plugin_vocab_size, "V": report.llm_vocab_size, "A": report.num_anchors}
 
     def matrices(self) -> Matrices:
         """The relative maps as matrices, made once."""
         if not self._matrices:
-            maps = (self.alignment.plugin_map, self.alignment.llm_map)
-            self._matrices.append(Matrices(*(matrix_of(each, self.device) for each in maps)))
+            dense = self.alignment.dense
+            if dense is None:
+                made = _textual_matrices(self.alignment.carry, self.sizes["V"], self.device)
+            else:
+                made = Matrices(*(matrix_of(each, self.device) for each in (dense.plugin_map, dense.llm_map)))
+            self._matrices.append(made)
         return self._matrices[0]
 
     def bytes_of_textual_maps(self) -> int:
         """The tables of textual maps; dense ones are counted where they are used."""
-        maps = (self.alignment.plugin_map, self.alignment.llm_map)
-        return sum(each.bytes_held() for each in maps if isinstance(each, TextualMap))
+        return self.alignment.report.bytes_held if self.alignment.dense is None else 0
 
 
-def matrix_of(relative_map: DenseMap | TextualMap, device: torch.device) -> Tensor:
-    """A relative map as the paper has it: (V, C) float32 in memory."""
+def matrix_of(relative_map: DenseMap, device: torch.device) -> Tensor:
+    """A relative map as the paper has it: (V, A) float32 in memory."""
     matrix = torch.empty(relative_map.vocab_size, relative_map.num_coordinates, device=device)
     moved = relative_map.to(device)
     for ids in chunks(len(matrix), matrix.shape[1], device):
         matrix[ids] = moved.rows(ids)
     return matrix
+
+
+def _textual_matrices(carry: Tensor, llm_size: int, device: torch.device) -> Matrices:
+    """R_s and R_l over one coordinate for every token of the LLM, in the order of its ids."""
+    plugin = torch.zeros(len(carry), llm_size, device=device)
+    known = (carry >= 0).nonzero()[:, 0]
+    plugin[known.to(device), carry[known].to(device)] = 1.0
+    return Matrices(plugin, torch.eye(llm_size, device=device))
 
 
 def invented(
@@ -86,21 +93,23 @@ def invented(
     anchors = Anchors(plugin_ids, llm_ids, "bytes")
     carry = torch.randint(0, llm_size, (plugin_size,), generator=generator)
     carry[plugin_ids] = llm_ids
-    if kind == "textual":
-        maps: tuple[Any, Any] = textual_maps(anchors, carry, llm_size)
-    else:
-        maps = (
-            build_dense_map(kind, _embeddings(plugin_size, generator, device), plugin_ids.to(device)),
-            build_dense_map(kind, _embeddings(llm_size, generator, device), llm_ids.to(device)),
-        )
-    alignment = Alignment(anchors, *maps, carry, Spellings.of({}), cast(Any, None))
+    dense = None
+    if kind != "textual":
+        embeddings = [_embeddings(size, generator) for size in (plugin_size, llm_size)]
+        dense = DenseMaps.build(kind, embeddings, (plugin_ids, llm_ids))
+    alignment = _reported(Tables(anchors, carry, Spellings.of({}), dense), (plugin_size, llm_size))
     return Setup(f"V={llm_size} A={num_anchors} {kind}", alignment, device)
 
 
-def _embeddings(size: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def _reported(tables: Tables, sizes: tuple[int, int]) -> Alignment:
+    report = make_report(tables, sizes, (_WIDTH, _WIDTH), seconds=0.0, from_cache=False)
+    return Alignment(*tables, report)
+
+
+def _embeddings(size: int, generator: torch.Generator) -> Tensor:
     common = torch.randn(_WIDTH, generator=generator)
     noise = torch.randn(size, _WIDTH, generator=generator)
-    return noise.add_(_COMMON * common).to(device, torch.bfloat16)
+    return noise.add_(_COMMON * common).to(torch.bfloat16)
 
 
 def real(
@@ -145,13 +154,9 @@ class _Unedited:
 
 def _thinned(alignment: Alignment, every: int) -> Alignment:
     anchors = Anchors(alignment.anchors.plugin_ids[::every], alignment.anchors.llm_ids[::every], "bytes")
-    maps: tuple[Any, Any] = (alignment.plugin_map, alignment.llm_map)
-    if isinstance(maps[0], DenseMap):
-        ids = (anchors.plugin_ids, anchors.llm_ids)
-        maps = tuple(  # type: ignore[assignment]
-            build_dense_map(each.kind, each.embeddings, chosen)
-            for each, chosen in zip(maps, ids, strict=True)
-        )
-    else:
-        maps = textual_maps(anchors, alignment.carry, maps[1].vocab_size)
-    return Alignment(anchors, *maps, alignment.carry, alignment.spellings, alignment.report)
+    dense, report = alignment.dense, alignment.report
+    if dense is not None:
+        embeddings = dense.plugin_map.embeddings, dense.llm_map.embeddings
+        dense = DenseMaps.build(dense.kind, embeddings, (anchors.plugin_ids, anchors.llm_ids))
+    tables = Tables(anchors, alignment.carry, alignment.spellings, dense)
+    return _reported(tables, (report.plugin_vocab_size, report.llm_vocab_size))

@@ -60,7 +60,7 @@ def time_case(
     """
     sizes = setup.sizes
     inputs_of = make or (lambda seed: random_inputs(batch, sizes["V_s"], sizes["V"], seed, family))
-    fuser, walker = (Fuser(setup.alignment, FusionConfig(solver=solver)) for solver in SOLVERS)
+    fuser, walker = (Fuser(setup.alignment, FusionConfig(solver=solver), setup.device) for solver in SOLVERS)
     fast, walked, dense, same, disputed_same = [], [], [], 0, 0
     for seed in range(repeats + 1):
         inputs = inputs_of(seed).to(setup.device)
@@ -88,14 +88,14 @@ def time_case(
             )
     counts = fuser.counts()
     dense_ms = statistics.median(dense) if dense else None
-    textual = setup.alignment.llm_map.kind == "textual"
+    textual = setup.alignment.dense is None
     return {
         "name": setup.name,
         **sizes,
         "batch": batch,
         "inputs": family if make is None else "recorded",
         "threads": torch.get_num_threads(),
-        "kind": setup.alignment.llm_map.kind,
+        "kind": setup.alignment.report.kind,
         "dense_ms": dense_ms,
         "fast_ms": statistics.median(fast),
         "fast_adamw_ms": statistics.median(walked),
@@ -103,7 +103,7 @@ def time_case(
         "token_agreement": (same + disputed_same) / (batch * dense_repeats) if dense else None,
         "token_agreement_float32": same / (batch * dense_repeats) if dense else None,
         "bytes_held": fuser.bytes_held() + setup.bytes_of_textual_maps(),
-        "bytes_dense": setup.bytes_dense(),
+        "bytes_dense": setup.alignment.report.bytes_dense,
         # A textual map needs no certificate: its peak is computed, not bounded.
         "certified_rate": 1.0 if textual else counts.certified / max(1, counts.searched),
         "settled": None if textual else counts._asdict(),

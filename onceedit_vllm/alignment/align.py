@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onceedit_vllm.alignment.anchors import Anchors
-from onceedit_vllm.alignment.cache import entry_folder, fingerprint, load_entry, save_entry
-from onceedit_vllm.alignment.report import AlignmentReport, AnyMap, make_report
+from onceedit_vllm.alignment.cache import entry_folder, fingerprint, load_entry, remove_entry, save_entry
+from onceedit_vllm.alignment.checkpoint import count_parameters
+from onceedit_vllm.alignment.report import AlignmentReport, make_report
 from onceedit_vllm.alignment.side import Side, llm_side, plugin_side
 from onceedit_vllm.alignment.spelling import Spellings
-from onceedit_vllm.alignment.statistics import Progress
 from onceedit_vllm.alignment.tables import Tables, build_tables, restore_tables
 from onceedit_vllm.config import AlignmentConfig, cache_dir
+from onceedit_vllm.dense.pair import DenseMaps
+from onceedit_vllm.dense.statistics import Progress
 from onceedit_vllm.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -31,29 +33,18 @@ class Alignment:
 
     Attributes:
         anchors: A pairs of tokens; pair j owns coordinate j of the relative space.
-        plugin_map: R_s, from the unedited plug-in's embeddings.
-        llm_map: R_l.
-        carry: (V_s,) int64, the textual map as a table: plug-in token -> LLM token, -1 where none.
+        carry: (V_s,) int64, the textual maps as a table: plug-in token -> LLM token, -1 where none.
             End of sequence goes to end of sequence, [WEIGHT] to -1.
         spellings: Plug-in tokens that the LLM writes in several tokens.
+        dense: R_s and R_l of a kind that is made of embeddings; None for ``textual``.
         report: The numbers.
     """
 
     anchors: Anchors
-    plugin_map: AnyMap
-    llm_map: AnyMap
     carry: Tensor
     spellings: Spellings
+    dense: DenseMaps | None
     report: AlignmentReport
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The tables, and how they were come by."""
-
-    tables: Tables
-    from_cache: bool
-    warnings: tuple[str, ...] = ()
 
 
 def align(
@@ -61,19 +52,21 @@ def align(
     llm: str | Path,
     *,
     config: AlignmentConfig = AlignmentConfig(),  # noqa: B008 (frozen)
+    tokenizer: Any = None,
     cache: Path | None = None,
     progress: bool = False,
 ) -> Alignment:
     """Align a pack's plug-in with an LLM; from the cache where this pair was aligned before.
 
-    The kind ``textual`` reads tokenizers only, and from the cache not even those. The dense kinds also
-    need both embedding tables, which stay mapped from their files. R_s comes from the pack's base
-    embeddings, so a new edit of the same plug-in finds its alignment in the cache.
+    ``textual`` reads tokenizers only, and from the cache not even those. The dense kinds also need both
+    embedding tables, which stay mapped from their files. R_s comes from the pack's base embeddings, so a
+    new edit of the same plug-in finds its alignment in the cache.
 
     Args:
         pack: An EditPack or its folder.
-        llm: A model's folder, name or hub id.
+        llm: A model's folder, name or hub id; with ``tokenizer`` the folder of its config and weights.
         config: Kind of the maps, matching, and settings of the kinds.
+        tokenizer: The LLM's, as an engine has loaded it; default: that of the folder.
         cache: Root of the cache; default :func:`~onceedit_vllm.config.cache_dir`.
         progress: Show a progress bar while a dense kind is measured.
 
@@ -84,47 +77,51 @@ def align(
         ModelError: The LLM cannot be found.
     """
     started = time.perf_counter()
-    plugin, model = plugin_side(pack), llm_side(llm, progress=progress)
-    found = _find_tables(plugin, model, config, cache or cache_dir(), progress=progress)
-    tables = found.tables
-    report = make_report(
-        tables.anchors,
-        tables.plugin_map,
-        tables.llm_map,
-        (plugin.width, model.width),
-        llm_parameters=model.parameters,
-        seconds=time.perf_counter() - started,
-        from_cache=found.from_cache,
-        warnings=found.warnings,
-    )
-    return Alignment(
-        tables.anchors, tables.plugin_map, tables.llm_map, tables.carry, tables.spellings, report
-    )
+    sides = plugin_side(pack), llm_side(llm, tokenizer, progress=progress)
+    tables, warnings = _find_tables(*sides, config, cache or cache_dir(), progress=progress)
+    return Alignment(*tables, _report(tables, *sides, started, warnings))
 
 
-def _find_tables(plugin: Side, llm: Side, config: AlignmentConfig, cache: Path, *, progress: bool) -> _Found:
-    """From the cache; else made, and put there."""
-    dense = config.kind != "textual"
+def _find_tables(
+    plugin: Side, llm: Side, config: AlignmentConfig, cache: Path, *, progress: bool
+) -> tuple[Tables, tuple[str, ...] | None]:
+    """From the cache; else made and put there, with what a user should know about that."""
+    dense = config.dense_kind is not None
     identity = {
-        "plugin": plugin.identity(embeddings=dense),
-        "llm": llm.identity(embeddings=dense),
+        "plugin": plugin.identity(cache, embeddings=dense),
+        "llm": llm.identity(cache, embeddings=dense),
         "settings": config.model_dump(),
     }
     folder = entry_folder(cache, fingerprint(identity))
     tensors = load_entry(folder)
-    tables = restore_tables(tensors, plugin, llm, config) if tensors is not None else None
+    tables = None if tensors is None else restore_tables(tensors, plugin, llm, config)
     if tables is not None:
-        return _Found(tables, from_cache=True)
+        return tables, None
     with _progress_bar(plugin.size + llm.size, show=progress and dense) as advance:
         tables = build_tables(plugin, llm, config, advance)
-    return _Found(tables, from_cache=False, warnings=_keep(tables, folder, identity))
+    return tables, _keep(tables, folder, identity)
+
+
+def _report(
+    tables: Tables, plugin: Side, llm: Side, started: float, warnings: tuple[str, ...] | None
+) -> AlignmentReport:
+    return make_report(
+        tables,
+        (plugin.size, llm.size),
+        (plugin.shape[1], llm.shape[1]),
+        llm_parameters=count_parameters(llm.folder),
+        seconds=time.perf_counter() - started,
+        from_cache=warnings is None,
+        warnings=warnings or (),
+    )
 
 
 def _keep(tables: Tables, folder: Path, identity: dict[str, Any]) -> tuple[str, ...]:
     """Put tables into the cache, and say what a user should know about that."""
     warnings = []
     if folder.exists():
-        warnings.append(f"the cached alignment in {folder} was damaged and has been rebuilt")
+        warnings.append(f"the alignment in {folder} is damaged or cannot be read, and has been made anew")
+        remove_entry(folder)
     try:
         save_entry(folder, tables.tensors(), identity)
     except OSError as error:

@@ -35,11 +35,7 @@ class Anchors:
 
 
 def find_anchors(
-    plugin_tokenizer: Any,
-    llm_tokenizer: Any,
-    matching: Matching = "bytes",
-    *,
-    pair_eos: bool = False,
+    plugin_tokenizer: Any, llm_tokenizer: Any, matching: Matching = "bytes", *, pair_eos: bool = False
 ) -> Anchors:
     """Pair the tokens that both vocabularies have.
 
@@ -60,17 +56,11 @@ def find_anchors(
     """
     if matching not in get_args(Matching):
         raise BadInputError(f"matching={matching!r} is unknown; use one of {', '.join(get_args(Matching))}")
-    if matching == "string":
-        plugin, llm = _by_string(plugin_tokenizer), _by_string(llm_tokenizer)
-        pairs = {plugin[token]: llm[token] for token in plugin.keys() & llm.keys()}
-    else:
-        left, right = _by_bytes(plugin_tokenizer), _by_bytes(llm_tokenizer)
-        pairs = {left[text]: right[text] for text in left.keys() & right.keys()}
+    read = _by_string if matching == "string" else _by_bytes
+    plugin, llm = read(plugin_tokenizer), read(llm_tokenizer)
+    pairs = {plugin[text]: llm[text] for text in plugin.keys() & llm.keys()}
     if not pairs:
-        raise AlignmentError(
-            "the two vocabularies share no token, so nothing can be fused; check that both folders hold "
-            "the tokenizers you mean"
-        )
+        raise AlignmentError("the two vocabularies share no token; check that both tokenizers are right")
     if pair_eos:
         _pair_by_role(pairs, _eos_id(plugin_tokenizer), _eos_id(llm_tokenizer))
     ordered = sorted(pairs.items())
@@ -81,7 +71,7 @@ def find_anchors(
     )
 
 
-def _by_string(tokenizer: Any) -> dict[str, int]:
+def _by_string(tokenizer: Any) -> Mapping[Any, int]:
     """Ids by normalised token string; a token spelt that way already goes before a rewritten one."""
     vocabulary = vocabulary_of(tokenizer)
     vocabulary.pop(WEIGHT_TOKEN, None)
@@ -89,7 +79,7 @@ def _by_string(tokenizer: Any) -> dict[str, int]:
     return rewritten | {token: index for token, index in vocabulary.items() if "Ġ" not in token}
 
 
-def _by_bytes(tokenizer: Any) -> Mapping[bytes, int]:
+def _by_bytes(tokenizer: Any) -> Mapping[Any, int]:
     if isinstance(tokenizer, Surface):
         return tokenizer.id_of
     if isinstance(tokenizer, Mapping):

@@ -23,13 +23,37 @@ if TYPE_CHECKING:
 _TABLE = re.compile(
     r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|tokens_embed|embeddings?)\.weight$"
 )
+# Tables of layers that predict further tokens, or draft them; copies of the model's own.
+_EXTRA = re.compile(r"\.\d+\.|(^|\.)(mtp|nextn|draft|eagle|medusa)\w*\.")
+# How configs call the width of an embedding, the most exact name first.
+_WIDTHS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
+
+
+def embeddings_shape(folder: Path) -> tuple[int, int]:
+    """Rows and width of the input embeddings, from headers; without safetensors, from the config.
+
+    Raises:
+        AlignmentError: The folder is no model, or neither tells.
+    """
+    config = read_config(folder)
+    found = _find_in_safetensors(folder, config.get("vocab_size"))
+    shape = tensor_shape(*found) if found else ()
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    width = next((config[key] for key in _WIDTHS if isinstance(config.get(key), int)), None)
+    if width is None or not isinstance(config.get("vocab_size"), int):
+        raise AlignmentError(
+            f"{folder} has no embedding table that can be told by its name, and its config.json has no "
+            f"vocab_size or none of {', '.join(_WIDTHS)}; save the model with save_pretrained()"
+        )
+    return config["vocab_size"], width
 
 
 def load_embeddings(folder: Path) -> Tensor:
     """The input embeddings as stored: (V, d), bfloat16, float16 or float32.
 
-    Maps the one tensor from safetensors where its name is recognised: who looks at the shape only
-    reads nothing, and no copy is made. Loads the model otherwise.
+    Maps the tensor from safetensors where its name is recognised, and makes no copy. Loads the model
+    otherwise.
 
     Raises:
         AlignmentError: The folder is no model, or has no embedding table that fits its config.
@@ -52,14 +76,17 @@ def tensor_fingerprint(tensor: Tensor) -> str:
 
 
 def _find_in_safetensors(folder: Path, vocab_size: int | None) -> tuple[Path, str] | None:
-    """The file and name of the one tensor that can be the table; None where that is not clear."""
+    """The file and name of the model's own table; None where that is not clear."""
     candidates = []
     for file, name in tensor_names(folder):
-        if _TABLE.search(name) and not OTHER_TOWER.search(name):
+        if _TABLE.search(name) and not OTHER_TOWER.search(name) and not _EXTRA.search(name):
             candidates.append((file, name))
     if vocab_size is not None:
         candidates = [found for found in candidates if tensor_shape(*found)[0] >= vocab_size]
-    return candidates[0] if len(candidates) == 1 else None
+    # The base model's table lies nearest to the root.
+    depths = [name.count(".") for _, name in candidates]
+    nearest = [found for found, depth in zip(candidates, depths, strict=True) if depth == min(depths)]
+    return nearest[0] if len(nearest) == 1 else None
 
 
 def _load_through_model(folder: Path) -> Tensor:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from onceedit_vllm.alignment.cost import relative_map_flops, tokens_worth
-from onceedit_vllm.alignment.dense import DenseMap
-from onceedit_vllm.alignment.textual import TextualMap
 from onceedit_vllm.config import MapKind, Matching
 
 if TYPE_CHECKING:
-    from onceedit_vllm.alignment.anchors import Anchors
+    from onceedit_vllm.alignment.tables import Tables
+    from onceedit_vllm.dense.pair import DenseMaps
 
 #: Below this share of anchors that come back as themselves, the report warns.
 FIDELITY_FLOOR = 0.999
-
-AnyMap = TextualMap | DenseMap
 
 
 class AlignmentReport(BaseModel):
@@ -35,7 +32,7 @@ class AlignmentReport(BaseModel):
             vocabulary, is the anchor's own token: what the search gives back.
         self_mass_plugin: Median probability of an anchor in its own row of R_s.
         self_mass_llm: The same of R_l.
-        bytes_held: Bytes of both maps in memory.
+        bytes_held: Bytes of what stands for both maps in memory.
         bytes_dense: Bytes that both maps would take as float32 matrices over the anchors.
         tflops: What was computed for the relative maps now, counted the same way: 0 for ``textual``, which
             multiplies no matrices, and for maps from the cache.
@@ -71,49 +68,35 @@ class AlignmentReport(BaseModel):
 
 
 def make_report(
-    anchors: Anchors,
-    plugin_map: AnyMap,
-    llm_map: AnyMap,
-    dims: tuple[int, int],
+    tables: Tables,
+    sizes: tuple[int, int],
+    widths: tuple[int, int],
     *,
     llm_parameters: int | None = None,
     seconds: float,
     from_cache: bool,
-    warnings: tuple[str, ...],
+    warnings: tuple[str, ...] = (),
 ) -> AlignmentReport:
-    """Measure a pair of maps.
+    """Measure an alignment.
 
     Args:
-        anchors: A pairs.
-        plugin_map: R_s.
-        llm_map: R_l, of the same kind.
-        dims: Embedding widths of plug-in and LLM.
+        tables: Its parts.
+        sizes: V_s and V_l.
+        widths: Of the embeddings of plug-in and LLM.
         llm_parameters: Parameters of the LLM; None where they could not be counted.
         seconds: Time the alignment took.
         from_cache: Nothing was computed for the maps.
         warnings: Put first in the report.
     """
-    sizes = (plugin_map.vocab_size, llm_map.vocab_size)
-    fidelity = round_trip_fidelity(llm_map, anchors)
-    if fidelity < FIDELITY_FLOOR:
-        warnings = (
-            *warnings,
-            f"only {fidelity:.2%} of the anchors come back from the search as themselves: the others turn "
-            f'into other tokens. Use kind="textual" (kind is "{llm_map.kind}").',
-        )
-    paper_flops = sum(relative_map_flops(v, len(anchors), d) for v, d in zip(sizes, dims, strict=True))
-    flops = 0 if from_cache or llm_map.kind == "textual" else paper_flops
+    anchors = tables.anchors
+    figures = _of_textual(tables, sizes[1]) if tables.dense is None else _of_dense(tables.dense)
+    paper_flops = sum(relative_map_flops(v, len(anchors), d) for v, d in zip(sizes, widths, strict=True))
+    flops = 0 if from_cache or tables.dense is None else paper_flops
     return AlignmentReport(
         num_anchors=len(anchors),
-        kind=llm_map.kind,
         matching=anchors.matching,
         plugin_vocab_size=sizes[0],
         llm_vocab_size=sizes[1],
-        num_coordinates=llm_map.num_coordinates,
-        round_trip_fidelity=fidelity,
-        self_mass_plugin=median_self_mass(plugin_map, anchors.plugin_ids),
-        self_mass_llm=median_self_mass(llm_map, anchors.llm_ids),
-        bytes_held=plugin_map.bytes_held() + llm_map.bytes_held(),
         bytes_dense=4 * len(anchors) * sum(sizes),
         tflops=flops / 1e12,
         llm_tokens=tokens_worth(flops, llm_parameters),
@@ -121,27 +104,44 @@ def make_report(
         paper_tokens=tokens_worth(paper_flops, llm_parameters),
         seconds=seconds,
         from_cache=from_cache,
-        warnings=warnings,
+        warnings=warnings + _warnings(figures),
+        **figures,
     )
 
 
-def round_trip_fidelity(llm_map: AnyMap, anchors: Anchors) -> float:
-    """Share of anchors j with ``argmax R_l[:, j]`` = the anchor's own token; exact."""
-    if isinstance(llm_map, DenseMap):
-        own = llm_map.own_token == anchors.llm_ids
-    else:
-        # One-hot rows: column j's largest entry is the lowest token whose coordinate is j.
-        size = llm_map.vocab_size
-        first = torch.full((llm_map.num_coordinates,), size, dtype=torch.int64)
-        known = llm_map.coordinate >= 0
-        first.scatter_reduce_(0, llm_map.coordinate[known], torch.arange(size)[known], "amin")
-        own = first[: len(anchors)] == anchors.llm_ids
-    return float(own.to(torch.float64).mean())
+def _of_textual(tables: Tables, llm_size: int) -> dict[str, Any]:
+    """What depends on the kind. An LLM token has a coordinate of its own, an anchor's token the anchor's."""
+    anchors, spellings = tables.anchors, tables.spellings
+    own = tables.carry[anchors.plugin_ids] == anchors.llm_ids
+    held = (tables.carry, spellings.tokens, spellings.ids, spellings.ends)
+    return {
+        "kind": "textual",
+        "num_coordinates": llm_size,
+        "round_trip_fidelity": len(anchors.llm_ids.unique()) / len(anchors),
+        "self_mass_plugin": float(own.to(torch.float32).median()),
+        "self_mass_llm": 1.0,
+        "bytes_held": sum(tensor.nbytes for tensor in held),
+    }
 
 
-def median_self_mass(relative_map: AnyMap, anchor_ids: torch.Tensor) -> float:
-    """Median over the anchors j of R[anchor_ids[j], j]."""
-    if isinstance(relative_map, DenseMap):
-        return float(relative_map.self_mass().median())
-    own = relative_map.coordinate[anchor_ids] == torch.arange(len(anchor_ids))
-    return float(own.to(torch.float32).median())
+def _of_dense(dense: DenseMaps) -> dict[str, Any]:
+    """The same of the kinds that are made of embeddings."""
+    own = dense.llm_map.own_token == dense.llm_map.anchor_ids
+    return {
+        "kind": dense.kind,
+        "num_coordinates": dense.llm_map.num_coordinates,
+        "round_trip_fidelity": float(own.to(torch.float64).mean()),
+        "self_mass_plugin": float(dense.plugin_map.self_mass().median()),
+        "self_mass_llm": float(dense.llm_map.self_mass().median()),
+        "bytes_held": dense.bytes_held(),
+    }
+
+
+def _warnings(figures: dict[str, Any]) -> tuple[str, ...]:
+    fidelity = figures["round_trip_fidelity"]
+    if fidelity >= FIDELITY_FLOOR:
+        return ()
+    return (
+        f"only {fidelity:.2%} of the anchors come back from the search as themselves: the others turn "
+        f'into other tokens. Use kind="textual" (kind is "{figures["kind"]}").',
+    )

@@ -1,4 +1,4 @@
-"""One model of a pair to be aligned: its tokenizer and embedding table, each read when it is needed."""
+"""One model of a pair to be aligned: its tokenizer and embedding table, each read if and when needed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onceedit_vllm.alignment.checkpoint import count_parameters, read_config
-from onceedit_vllm.alignment.embeddings import load_embeddings, tensor_fingerprint
+from onceedit_vllm.alignment.cache import remembered
+from onceedit_vllm.alignment.checkpoint import read_config
+from onceedit_vllm.alignment.embeddings import embeddings_shape, load_embeddings, tensor_fingerprint
 from onceedit_vllm.alignment.surface import Surface
-from onceedit_vllm.alignment.tokenizer_files import load_tokenizer, tokenizer_fingerprint
+from onceedit_vllm.alignment.tokenizer_files import files_fingerprint, load_tokenizer, tokenizer_fingerprint
 from onceedit_vllm.errors import AlignmentError, BadInputError
 
 if TYPE_CHECKING:
@@ -28,41 +29,45 @@ class Side:
 
     Attributes:
         name: What messages call it.
-        folder: Where its tokenizer and config are.
-        stored: (rows, d) the unedited input embeddings, mapped from their file: until a row is looked
-            at, only their shape has been read.
-        load: Maps them once more.
+        folder: Where its config is, and its tokenizer where none is given.
+        shape: (rows, d) of the unedited input embeddings, as stored.
+        load: Maps these embeddings from their file; the kinds that need none never call it.
         size: V, the number of logits; at least ``rows``.
+        given: A loaded tokenizer that goes before the folder's.
     """
 
     name: str
     folder: Path
-    stored: Tensor
+    shape: tuple[int, int]
     load: Callable[[], Tensor]
     size: int
+    given: Any = None
 
-    @property
-    def width(self) -> int:
-        """The width d of an embedding."""
-        return self.stored.shape[1]
-
-    def identity(self, *, embeddings: bool) -> dict[str, Any]:
+    def identity(self, cache: Path, *, embeddings: bool) -> dict[str, Any]:
         """What an alignment depends on; the embeddings are hashed only where maps are made of them."""
-        identity = {"tokenizer": tokenizer_fingerprint(self.folder), "size": self.size}
+        identity = {"tokenizer": self._tokenizer_fingerprint(cache), "size": self.size}
         # Of a mapping of its own: what was read leaves the process's memory with it.
         return identity | ({"embeddings": tensor_fingerprint(self.load())} if embeddings else {})
+
+    def _tokenizer_fingerprint(self, cache: Path) -> str:
+        """The same for a folder and for what an engine has loaded from it."""
+        if self.given is not None:
+            return tokenizer_fingerprint(self.given)
+        key = files_fingerprint(self.folder)
+        return remembered(cache, key, lambda: tokenizer_fingerprint(self.tokenizer))
 
     @cached_property
     def table(self) -> Tensor:
         """(V, d) the embeddings; a copy only where tokens without a stored row are to be added."""
-        missing = self.size - len(self.stored)
+        stored = self.load()
+        missing = self.size - len(stored)
         # The edited plug-in also has [WEIGHT] and padding, which have no row in the base table.
-        return self.stored if not missing else torch.nn.functional.pad(self.stored, (0, 0, 0, missing))
+        return stored if not missing else torch.nn.functional.pad(stored, (0, 0, 0, missing))
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer as transformers loads it."""
-        return load_tokenizer(self.folder)
+        """The tokenizer as transformers loads it, or as given."""
+        return load_tokenizer(self.folder) if self.given is None else self.given
 
     @cached_property
     def surface(self) -> Surface:
@@ -86,11 +91,6 @@ class Side:
         for name in ("tokenizer", "surface"):
             vars(self).pop(name, None)
 
-    @property
-    def parameters(self) -> int | None:
-        """Parameters of the model; None where its files do not tell."""
-        return count_parameters(self.folder)
-
 
 def plugin_side(pack: EditPack | str | Path) -> Side:
     """The plug-in of a pack, with the embeddings it had before it was edited.
@@ -102,24 +102,24 @@ def plugin_side(pack: EditPack | str | Path) -> Side:
         from onceedit_vllm.pack import EditPack
 
         pack = EditPack.load(pack)
-    stored = pack.base_embeddings()
+    rows, width = pack.base_embeddings().shape
     configured = int(read_config(pack.model_dir).get("vocab_size", 0))
-    size = max(len(stored), pack.manifest.weight_token_id + 1, configured)
-    return Side("plug-in", pack.model_dir, stored, pack.base_embeddings, size)
+    size = max(rows, pack.manifest.weight_token_id + 1, configured)
+    return Side("plug-in", pack.model_dir, (rows, width), pack.base_embeddings, size)
 
 
-def llm_side(llm: str | Path, *, progress: bool) -> Side:
-    """The LLM of a name, folder or hub id.
+def llm_side(llm: str | Path, tokenizer: Any = None, *, progress: bool = False) -> Side:
+    """The LLM of a name, folder or hub id; with a tokenizer of a folder that need not have one.
 
     Raises:
         BadInputError: It is none of the three.
         ModelError: It cannot be found.
-        AlignmentError: Its embedding table cannot be read.
+        AlignmentError: The shape of its embedding table cannot be read.
     """
     from onceedit_vllm.models import resolve_model
 
     if Path(llm).expanduser().is_file():
         raise BadInputError(f"{llm} is a file; an LLM is given as a folder, a name or a hub id")
-    folder = resolve_model(llm, progress=progress)
-    stored = load_embeddings(folder)
-    return Side(f"LLM {llm}", folder, stored, partial(load_embeddings, folder), len(stored))
+    folder = resolve_model(llm, progress=progress) if tokenizer is None else Path(llm)
+    shape = embeddings_shape(folder)
+    return Side(f"LLM {llm}", folder, shape, partial(load_embeddings, folder), shape[0], tokenizer)

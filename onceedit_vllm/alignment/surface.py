@@ -145,7 +145,7 @@ def sentencepiece_bytes(token: str) -> bytes:
     return token.replace(_METASPACE, " ").encode()
 
 
-def _backend(tokenizer: Any) -> Any:
+def backend_of(tokenizer: Any) -> Any:
     """The ``tokenizers.Tokenizer`` behind a fast tokenizer; None for slow ones."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     return backend if callable(getattr(backend, "to_str", None)) else None
@@ -153,7 +153,7 @@ def _backend(tokenizer: Any) -> Any:
 
 def _layout(tokenizer: Any) -> dict[str, Any]:
     """The fast tokenizer's own JSON, only the steps around its model; empty for slow tokenizers."""
-    backend = _backend(tokenizer)
+    backend = backend_of(tokenizer)
     steps = {name: getattr(backend, name, None) for name in ("normalizer", "pre_tokenizer", "decoder")}
     # What pickles a step is its JSON. `to_str` would write the whole vocabulary out with it.
     return {name: json.loads(step.__getstate__()) for name, step in steps.items() if step is not None}
@@ -189,7 +189,7 @@ def _style(layout: Mapping[str, Any], vocabulary: Mapping[str, int]) -> Style:
 
 def _added_tokens(tokenizer: Any) -> dict[int, tuple[str, bool]]:
     """Added tokens by id: their text, and whether they are special."""
-    backend = _backend(tokenizer)
+    backend = backend_of(tokenizer)
     if backend is not None:
         decoder = backend.get_added_tokens_decoder()
     else:

@@ -2,91 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from onceedit_vllm.alignment.anchors import Anchors, find_anchors
-from onceedit_vllm.alignment.dense import STATISTICS, DenseMap
-from onceedit_vllm.alignment.report import AnyMap
-from onceedit_vllm.alignment.side import Side
+from onceedit_vllm.alignment.carry import carry_table
 from onceedit_vllm.alignment.spelling import Spellings
-from onceedit_vllm.alignment.statistics import Progress, build_dense_map
-from onceedit_vllm.alignment.textual import carry_table, textual_maps
-from onceedit_vllm.config import AlignmentConfig, MapKind
+from onceedit_vllm.checks import check_tensor
+from onceedit_vllm.dense.pair import DenseMaps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from onceedit_vllm.alignment.side import Side
+    from onceedit_vllm.config import AlignmentConfig
+    from onceedit_vllm.dense.statistics import Progress
 
-@dataclass(frozen=True)
-class Tables:
+
+class Tables(NamedTuple):
     """The parts of an alignment; see :class:`~onceedit_vllm.alignment.align.Alignment`."""
 
     anchors: Anchors
     carry: Tensor
     spellings: Spellings
-    plugin_map: AnyMap
-    llm_map: AnyMap
+    dense: DenseMaps | None
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the cache keeps, by name; the embeddings stay in the models' own files."""
-        tensors = {
+        """What the cache keeps, by name."""
+        return {
             "plugin_ids": self.anchors.plugin_ids,
             "llm_ids": self.anchors.llm_ids,
             "carry": self.carry,
             "spelling.tokens": self.spellings.tokens,
             "spelling.ids": self.spellings.ids,
             "spelling.ends": self.spellings.ends,
-        }
-        for name, relative_map in (("plugin", self.plugin_map), ("llm", self.llm_map)):
-            if isinstance(relative_map, DenseMap):
-                tensors |= {f"{name}.{key}": value for key, value in relative_map.statistics().items()}
-        return tensors
+        } | ({} if self.dense is None else self.dense.tensors())
 
 
 def build_tables(plugin: Side, llm: Side, config: AlignmentConfig, advance: Progress) -> Tables:
-    """Find anchors and spellings, and make the two maps.
+    """Find anchors and spellings, and measure the maps of a dense kind.
 
     Raises:
         AlignmentError: A tokenizer is missing or unreadable, or the vocabularies share no token.
     """
     anchors = _anchors(plugin, llm, config)
     carry, spellings = carry_table(plugin.surface, llm.surface, llm.tokenizer, anchors, plugin.size)
-    if config.kind == "textual":
-        return Tables(anchors, carry, spellings, *textual_maps(anchors, carry, llm.size))
+    # End of sequence may be a token that the LLM has no logit for.
+    carry.masked_fill_(carry >= llm.size, -1)
+    if config.dense_kind is None:
+        return Tables(anchors, carry, spellings, None)
     for side in (plugin, llm):
         side.forget_text()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    maps = [
-        build_dense_map(
-            config.kind,
-            side.table.to(device),
-            ids.to(device),
-            self_mass=config.self_mass,
-            advance=advance,
-        ).to(torch.device("cpu"))
-        for side, ids in ((plugin, anchors.plugin_ids), (llm, anchors.llm_ids))
-    ]
-    return Tables(anchors, carry, spellings, maps[0], maps[1])
+    dense = DenseMaps.build(
+        config.dense_kind,
+        (plugin.table, llm.table),
+        (anchors.plugin_ids, anchors.llm_ids),
+        self_mass=config.self_mass,
+        advance=advance,
+    )
+    return Tables(anchors, carry, spellings, dense)
 
 
 def restore_tables(
     tensors: dict[str, Tensor], plugin: Side, llm: Side, config: AlignmentConfig
 ) -> Tables | None:
-    """The inverse of :meth:`Tables.tensors`; None where a tensor is missing."""
+    """The inverse of :meth:`Tables.tensors`; None where a tensor is missing or cannot be of these models."""
     try:
         anchors = Anchors(tensors["plugin_ids"], tensors["llm_ids"], config.matching)
-        carry = tensors["carry"]
+        _check_ids(anchors.plugin_ids, len(anchors), plugin.size)
+        _check_ids(anchors.llm_ids, len(anchors), llm.size)
+        carry = check_tensor(tensors["carry"], torch.int64, (plugin.size,), within=(-1, llm.size))
         spellings = Spellings(*(tensors[f"spelling.{name}"] for name in ("tokens", "ids", "ends")))
-        if config.kind == "textual":
-            return Tables(anchors, carry, spellings, *textual_maps(anchors, carry, llm.size))
-        plugin_map = _dense_from(config.kind, "plugin", plugin.table, anchors.plugin_ids, tensors)
-        llm_map = _dense_from(config.kind, "llm", llm.table, anchors.llm_ids, tensors)
-    except KeyError:
+        _check_spellings(spellings, plugin.size, llm.size)
+        if config.dense_kind is None:
+            return Tables(anchors, carry, spellings, None)
+        tables, anchor_ids = (plugin.table, llm.table), (anchors.plugin_ids, anchors.llm_ids)
+        dense = DenseMaps.restore(config.dense_kind, tables, anchor_ids, tensors)
+    except (KeyError, ValueError):
         return None
-    return Tables(anchors, carry, spellings, plugin_map, llm_map)
+    return Tables(anchors, carry, spellings, dense)
 
 
 def _anchors(plugin: Side, llm: Side, config: AlignmentConfig) -> Anchors:
@@ -97,8 +92,16 @@ def _anchors(plugin: Side, llm: Side, config: AlignmentConfig) -> Anchors:
     return Anchors(found.plugin_ids[inside], found.llm_ids[inside], found.matching)
 
 
-def _dense_from(
-    kind: MapKind, name: str, table: Tensor, anchor_ids: Tensor, tensors: dict[str, Tensor]
-) -> DenseMap:
-    statistics: dict[str, Any] = {key: tensors[f"{name}.{key}"] for key in STATISTICS}
-    return DenseMap(kind=kind, embeddings=table, anchor_ids=anchor_ids, **statistics)
+def _check_ids(ids: Tensor, count: int, size: int) -> None:
+    check_tensor(ids, torch.int64, (count,), within=(0, size))
+    if count == 0 or len(ids.unique()) < count:
+        raise ValueError("there are no anchors, or a token is in two of them")
+
+
+def _check_spellings(spellings: Spellings, plugin_size: int, llm_size: int) -> None:
+    tokens, ids, ends = spellings.tokens, spellings.ids, spellings.ends
+    check_tensor(tokens, torch.int64, (len(tokens),), within=(0, plugin_size))
+    check_tensor(ids, torch.int64, (ids.numel(),), within=(0, llm_size))
+    check_tensor(ends, torch.int64, (len(tokens),), within=(1, ids.numel() + 1))
+    if len(ends) and (int(ends[-1]) != len(ids) or bool((ends.diff() < 1).any())):
+        raise ValueError("the spellings do not fill their list")

@@ -1,4 +1,4 @@
-"""A tokenizer as the files of a model's folder: telling two apart without loading either, and loading one."""
+"""Telling tokenizers apart, by the files of a model's folder or loaded; and loading one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onceedit_vllm.alignment.checkpoint import read_config
+from onceedit_vllm.alignment.surface import backend_of, vocabulary_of
 from onceedit_vllm.errors import AlignmentError
 from onceedit_vllm.folders import sha256_of
 
@@ -31,7 +32,7 @@ _OTHERS = (
 _CLASS_KEYS = ("architectures", "model_type", "tokenizer_class")
 
 
-def tokenizer_fingerprint(folder: Path) -> str:
+def files_fingerprint(folder: Path) -> str:
     """sha256 of all that decides what a folder's tokenizer is like: its files, and who reads them.
 
     Nothing is parsed: 36 MB of tokenizers take 0.03 s, where loading them takes seconds.
@@ -40,8 +41,7 @@ def tokenizer_fingerprint(folder: Path) -> str:
         AlignmentError: The folder is no model, or a file cannot be read.
     """
     config = read_config(folder)
-    readers = {name: version(name) for name in ("tokenizers", "transformers")}
-    identity: dict[str, Any] = {"readers": readers, "class": [config.get(key) for key in _CLASS_KEYS]}
+    identity: dict[str, Any] = {"readers": _readers(), "class": [config.get(key) for key in _CLASS_KEYS]}
     try:
         identity["files"] = {file.name: sha256_of(file) for file in sorted(folder.iterdir()) if _counts(file)}
     except OSError as error:
@@ -49,6 +49,28 @@ def tokenizer_fingerprint(folder: Path) -> str:
             f"the tokenizer in {folder} cannot be read ({error}); check that you may read its files"
         ) from error
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """sha256 of what a loaded tokenizer is: vocabulary, merges, steps, special tokens, end of sequence.
+
+    However it was loaded, and from wherever. Takes 0.5 s for a vocabulary of 262144.
+    """
+    digest = hashlib.sha256(json.dumps([_readers(), getattr(tokenizer, "eos_token_id", None)]).encode())
+    backend = backend_of(tokenizer)
+    if backend is None:
+        parts = (type(tokenizer).__qualname__, sorted(vocabulary_of(tokenizer).items()))
+        digest.update(repr((*parts, sorted(tokenizer.all_special_ids))).encode())
+        return digest.hexdigest()
+    # All but how batches are cut and filled up, which is set by whoever encodes.
+    for step in (backend.model, backend.normalizer, backend.pre_tokenizer, backend.decoder):
+        digest.update(b"\0" if step is None else step.__getstate__())
+    digest.update(repr(sorted(backend.get_added_tokens_decoder().items())).encode())
+    return digest.hexdigest()
+
+
+def _readers() -> dict[str, str]:
+    return {name: version(name) for name in ("tokenizers", "transformers")}
 
 
 def load_tokenizer(folder: Path) -> Any:

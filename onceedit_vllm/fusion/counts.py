@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from onceedit_vllm.dense.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS
 from onceedit_vllm.fusion.outcome import LEFT, SAMPLED, SEARCHED
-from onceedit_vllm.fusion.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS
 
 if TYPE_CHECKING:
     from torch import Tensor

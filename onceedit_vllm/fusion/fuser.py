@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import pad
 
-from onceedit_vllm.alignment.dense import DenseMap
+from onceedit_vllm.dense.greedy import DenseSearch
 from onceedit_vllm.fusion import textual
 from onceedit_vllm.fusion.carrier import Carrier
 from onceedit_vllm.fusion.counts import ATTEMPTS, OUTCOMES, FuseCounts, Tally
-from onceedit_vllm.fusion.dense import DenseSearch
-from onceedit_vllm.fusion.outcome import SEARCHED
+from onceedit_vllm.fusion.outcome import LEFT, SEARCHED
 from onceedit_vllm.fusion.owed import OwedRows, SpellingBook
 from onceedit_vllm.fusion.walk import walk_each_inplace, walk_together_inplace
 
@@ -34,14 +33,20 @@ class Fuser:
     greedy and which of them need more work.
     """
 
-    def __init__(self, alignment: Alignment, config: FusionConfig) -> None:
-        """Keep the alignment; its tables move to the logits' device on first use."""
-        self._alignment = alignment
+    def __init__(
+        self, alignment: Alignment, config: FusionConfig, device: torch.device | str = "cpu"
+    ) -> None:
+        """Lay out tables and counters on the device of the logits to come."""
+        device = torch.device(device)
         self._config = config
-        self._carriers: dict[tuple[torch.device, int, int], Carrier] = {}
-        self._searches: dict[torch.device, DenseSearch] = {}
-        self._outcomes: dict[torch.device, Tally] = {}
-        self._attempts: dict[torch.device, Tally] = {}
+        self._carry = alignment.carry
+        self._num_coordinates = alignment.report.num_coordinates
+        # The one place that asks what kind it is; without a dense search all rows go the textual way.
+        self._search = None if alignment.dense is None else DenseSearch(alignment.dense, config, device)
+        self._fuse, self._walk = _path_of(device)
+        self._outcomes, self._attempts = Tally(OUTCOMES, device), Tally(ATTEMPTS, device)
+        self._carrier: Carrier | None = None
+        self._widths = (0, 0)
         #: What the LLM writes in several tokens; the runner asks it what is owed.
         self.book = SpellingBook(alignment.spellings, alignment.carry)
 
@@ -76,35 +81,28 @@ class Fuser:
         device = logits.device
         rows, want_search = rows.to(device), want_search.to(device)
         log_probs, alpha = plugin_log_probs.to(device, torch.float32), alpha.to(device, torch.float32)
-        outcomes = self._tally(self._outcomes, OUTCOMES, device)
-        search = self._search_on(device)
-        if search is not None:
-            outcomes.add(self._search_dense(search, logits, rows, log_probs, alpha, want_search))
+        if self._search is not None:
+            self._search_dense(self._search, logits, rows, log_probs, alpha, want_search)
             rows = rows.masked_fill(want_search, -1)
-        carrier = self._carrier(device, logits.shape[1], log_probs.shape[1])
+        carrier = self._carrier_for(logits.shape[1], log_probs.shape[1], device)
         debts = None if owed is None else OwedRows.of(owed, carrier)
-        fuse, walk = _path_of(device)
-        outcome = fuse(logits, rows, log_probs, alpha, want_search, carrier, debts)
-        outcomes.add(outcome)
-        if search is None and self._config.solver == "adamw":
-            walk(logits, rows, outcome == SEARCHED, self._alignment.llm_map.num_coordinates, self._config)
+        outcome = self._fuse(logits, rows, log_probs, alpha, want_search, carrier, debts)
+        self._outcomes.add(outcome)
+        if self._search is None and self._config.solver == "adamw":
+            self._walk(logits, rows, outcome == SEARCHED, self._num_coordinates, self._config)
 
     def counts(self) -> FuseCounts:
-        """What became of all rows so far. Waits for the devices."""
-        total = dict.fromkeys(FuseCounts._fields, 0)
-        for tally in (*self._outcomes.values(), *self._attempts.values()):
-            for name, count in tally.read().items():
-                total[name] += count
-        return FuseCounts(**total)
+        """What became of all rows so far. Waits for the device."""
+        return FuseCounts(**self._outcomes.read(), **self._attempts.read())
 
     def bytes_held(self) -> int:
-        """Bytes of the tables in use, on all devices."""
-        carriers = sum(t.numel() * t.element_size() for c in self._carriers.values() for t in c)
-        return carriers + sum(search.bytes_held() for search in self._searches.values())
+        """Bytes of the tables in use."""
+        carrier = sum(table.nbytes for table in self._carrier or ())
+        return carrier + (0 if self._search is None else self._search.bytes_held())
 
-    def hit_rates(self) -> dict[torch.device, dict[str, float]]:
-        """Of the caches of a dense kind's rows and columns, by device."""
-        return {device: search.hit_rates() for device, search in self._searches.items()}
+    def hit_rates(self) -> dict[str, float]:
+        """Of the caches of a dense kind's rows and columns."""
+        return {} if self._search is None else self._search.hit_rates()
 
     def _search_dense(
         self,
@@ -114,35 +112,22 @@ class Fuser:
         log_probs: Tensor,
         alpha: Tensor,
         want_search: Tensor,
-    ) -> Tensor:
-        """The greedy rows of a dense kind; their outcomes."""
+    ) -> None:
+        """The greedy rows of a dense kind."""
         greedy = (want_search & (rows >= 0)).nonzero().squeeze(1)
         found = search.search_rows_inplace(logits, rows[greedy], log_probs[greedy], alpha[greedy])
-        self._tally(self._attempts, ATTEMPTS, logits.device).add(found.attempts)
-        return found.outcome
+        self._outcomes.add(torch.where(found.searched, SEARCHED, LEFT))
+        self._attempts.add(found.attempts)
 
-    @staticmethod
-    def _tally(tallies: dict[torch.device, Tally], codes: dict[str, int], device: torch.device) -> Tally:
-        if device not in tallies:
-            tallies[device] = Tally(codes, device)
-        return tallies[device]
-
-    def _search_on(self, device: torch.device) -> DenseSearch | None:
-        plugin_map, llm_map = self._alignment.plugin_map, self._alignment.llm_map
-        if not isinstance(plugin_map, DenseMap) or not isinstance(llm_map, DenseMap):
-            return None
-        if device not in self._searches:
-            self._searches[device] = DenseSearch(plugin_map, llm_map, self._config, device)
-        return self._searches[device]
-
-    def _carrier(self, device: torch.device, llm_width: int, plugin_width: int) -> Carrier:
-        key = (device, llm_width, plugin_width)
-        if key not in self._carriers:
-            carry = self._alignment.carry[:plugin_width]
+    def _carrier_for(self, llm_width: int, plugin_width: int, device: torch.device) -> Carrier:
+        """Laid out when the widths are first seen; those of an engine stay the same."""
+        if self._carrier is None or self._widths != (llm_width, plugin_width):
+            carry = self._carry[:plugin_width]
             # The plug-in's logits may be padded beyond its vocabulary.
             carry = pad(carry, (0, plugin_width - len(carry)), value=-1)
-            self._carriers[key] = Carrier.of(carry, self.book.targets, llm_width, device)
-        return self._carriers[key]
+            self._carrier = Carrier.of(carry, self.book.targets, llm_width, device)
+            self._widths = (llm_width, plugin_width)
+        return self._carrier
 
 
 def _path_of(device: torch.device) -> tuple[Callable[..., Tensor], Callable[..., None]]:

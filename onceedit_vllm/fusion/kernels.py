@@ -24,8 +24,8 @@ import triton
 import triton.language as tl
 from torch.nn.functional import pad
 
+from onceedit_vllm.dense.search import FLOOR
 from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
-from onceedit_vllm.fusion.search import FLOOR
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -261,17 +261,8 @@ def fuse_rows_inplace(
 ) -> Tensor:
     """What :func:`onceedit_vllm.fusion.textual.fuse_rows_inplace` does, for logits on a GPU.
 
-    Args:
-        logits: (N, V_l) float32, bfloat16 or float16, any strides, changed in place.
-        rows: (n,) int64, distinct rows; -1 for none, so that a captured graph has a fixed n.
-        plugin_log_probs: (n, V_s) float32 or bfloat16, any strides.
-        alpha: (n,) float32.
-        want_search: (n,) bool, True for the search result, False for log P.
-        carrier: The carry table.
-        owed: What the plug-in's last tokens still lack.
-
-    Returns:
-        (n,) int8, an :mod:`~onceedit_vllm.fusion.outcome` for each row.
+    Arguments and result are the same; rows of -1 let a captured graph have a fixed n. ``logits`` may be
+    float32, bfloat16 or float16 and ``plugin_log_probs`` float32 or bfloat16, of any strides.
     """
     n, width, block = len(rows), logits.shape[1], BLOCK[logits.device.type]
     if n == 0:

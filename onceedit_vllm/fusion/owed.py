@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from cachetools import LRUCache
 from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Below this probability the plug-in did not mean the token in question; noise must not be completed.
 LEAST = 0.01
+# Beginnings whose tables are kept on the device, about a kilobyte each.
+_PATHS_KEPT = 4096
 
 
 class Owed(NamedTuple):
@@ -112,7 +115,7 @@ class SpellingBook:
             if token not in spelt and (target,) in going_on:
                 ending.setdefault((target,), []).append(token)
         self._going_on, self._ending = going_on, ending
-        self._paths: dict[tuple[tuple[int, ...], torch.device], _Path] = {}
+        self._paths: LRUCache[tuple[int, ...], _Path] = LRUCache(_PATHS_KEPT)
         #: How many tokens back a spelling can begin.
         self.reach = max(map(len, going_on), default=0)
         continuing = {llm for pairs in going_on.values() for _, llm in pairs}
@@ -147,12 +150,12 @@ class SpellingBook:
         return Owed(torch.cat(targets), torch.cat(masses), weight)
 
     def _path(self, beginning: tuple[int, ...], device: torch.device) -> _Path:
-        key = (beginning, device)
-        if key not in self._paths:
+        path = self._paths.get(beginning)
+        if path is None:
             sources, targets = torch.tensor(self._going_on[beginning], device=device).unbind(1)
             ending = torch.tensor(self._ending.get(beginning, []), dtype=torch.int64, device=device)
-            self._paths[key] = _Path(sources, targets, ending)
-        return self._paths[key]
+            path = self._paths[beginning] = _Path(sources, targets, ending)
+        return path
 
 
 def _continuations(path: _Path, log_probs: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
-"""The paper's fusion and search, plain and slow: dense maps and autograd. The oracle of this room.
+"""The paper's fusion and search, plain and slow: dense maps and autograd. The oracle of all that is fast.
 
-One row at a time; float32 or float64, whatever the inputs are. The switches are those of the
-paper's ablation (Table 2): DeePEn is ``init="llm", target="fused", weight="fixed"``.
+One row or a batch of rows, which do not share a loss; float32 or float64, whatever the inputs are. The
+switches are those of the paper's ablation (Table 2): DeePEn is ``init="llm", target="fused",
+weight="fixed"``. Shapes below are those of one row; a batch has n in front of them.
 """
 
 from __future__ import annotations
@@ -11,15 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from onceedit_vllm.dense.search import BETAS, COSINE_STEPS, EPS, LOWEST_RATE, WEIGHT_DECAY
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-# DeePEn's public code. The learning rate falls along a cosine that is cut off half-way.
-BETAS = (0.9, 0.999)
-EPS = 1e-8
-WEIGHT_DECAY = 0.01
-COSINE_STEPS = 10
-LOWEST_RATE = 0.25
 
 Init = Literal["llm", "zeros"]
 Target = Literal["fused", "onehot"]
@@ -27,15 +23,16 @@ Weight = Literal["fixed", "gate"]
 
 
 def fuse(
-    plugin_probs: Tensor, plugin_map: Tensor, llm_probs: Tensor, llm_map: Tensor, alpha: float
+    plugin_probs: Tensor, plugin_map: Tensor, llm_probs: Tensor, llm_map: Tensor, alpha: float | Tensor
 ) -> Tensor:
-    """Eq. 8: (V_s,), (V_s, C), (V_l,), (V_l, C) -> the fused distribution (C,)."""
-    return alpha * (plugin_probs @ plugin_map) + (1 - alpha) * (llm_probs @ llm_map)
+    """Eq. 8: (V_s,), (V_s, C), (V_l,), (V_l, C), () -> the fused distribution (C,)."""
+    share = torch.as_tensor(alpha, dtype=llm_probs.dtype, device=llm_probs.device).unsqueeze(-1)
+    return share * (plugin_probs @ plugin_map) + (1 - share) * (llm_probs @ llm_map)
 
 
 def augment(fused: Tensor) -> Tensor:
     """Eq. 11: one-hot at the largest coordinate, the lowest one of equals."""
-    return torch.nn.functional.one_hot(fused.argmax(), len(fused)).to(fused.dtype)
+    return torch.nn.functional.one_hot(fused.argmax(dim=-1), fused.shape[-1]).to(fused.dtype)
 
 
 def search(
@@ -46,6 +43,7 @@ def search(
     steps: int = 5,
     learning_rate: float = 0.15,
     allowed: Tensor | None = None,
+    num_coordinates: int | None = None,
 ) -> Tensor:
     """Eq. 9: the LLM's logits whose image under R_l comes close to the target.
 
@@ -55,33 +53,41 @@ def search(
         start: (V,) logits to start from.
         steps: Steps of AdamW.
         learning_rate: The first step's.
-        allowed: (V,) bool; the others are no part of the search and come out as -inf.
+        allowed: (V,) bool, of all rows; the others are no part of the search and come out as -inf.
+        num_coordinates: C where some columns are left out. Without weight in the target they have no part
+            in the loss but its mean.
 
     Returns:
         (V,) logits.
     """
-    num_coordinates = llm_map.shape[1]
-    chosen = torch.ones(len(start), dtype=torch.bool) if allowed is None else allowed
-    reduced = llm_map[chosen]
-    # log 0 of a coordinate that no allowed token reaches would make the loss infinite.
-    reached = (reduced > 0).any(dim=0)
-    x = start[chosen].clone().requires_grad_()
+    width = num_coordinates or llm_map.shape[1]
+    if allowed is None:
+        return _descend(llm_map, target, start, width, steps, learning_rate)
+    logits = torch.full_like(start, -math.inf)
+    reduced = start[..., allowed]
+    logits[..., allowed] = _descend(llm_map[allowed], target, reduced, width, steps, learning_rate)
+    return logits
+
+
+def _descend(
+    llm_map: Tensor, target: Tensor, start: Tensor, num_coordinates: int, steps: int, learning_rate: float
+) -> Tensor:
+    x = start.clone().requires_grad_()
     optimizer = torch.optim.AdamW([x], lr=learning_rate, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, T_max=COSINE_STEPS, eta_min=LOWEST_RATE * learning_rate
     )
-    # KLDivLoss's mean reduction divides by every coordinate, reached or not.
+    # KLDivLoss's mean reduction, of a row of its own.
     divergence = torch.nn.KLDivLoss(reduction="sum")
     for _ in range(steps):
         optimizer.zero_grad()
-        image = (torch.softmax(x, dim=0) @ reduced[:, reached]).log()
-        loss = divergence(image, target[reached]) / num_coordinates
+        # log 0 of a coordinate that no allowed token reaches would make the loss infinite.
+        image = (torch.softmax(x, dim=-1) @ llm_map).clamp(min=torch.finfo(x.dtype).tiny).log()
+        loss = divergence(image, target) / num_coordinates
         loss.backward()
         optimizer.step()
         schedule.step()
-    logits = torch.full_like(start, -math.inf)
-    logits[chosen] = x.detach()
-    return logits
+    return x.detach()
 
 
 def fused_step(
@@ -89,7 +95,7 @@ def fused_step(
     plugin_map: Tensor,
     llm_probs: Tensor,
     llm_map: Tensor,
-    alpha: float,
+    alpha: float | Tensor,
     *,
     init: Init = "zeros",
     target: Target = "onehot",
@@ -100,7 +106,7 @@ def fused_step(
     allowed: Tensor | None = None,
     aims: Tensor | None = None,
 ) -> Tensor:
-    """One decoding step of the paper for one row.
+    """One decoding step of the paper: (V_l,) logits.
 
     Args:
         plugin_probs: p_s, (V_s,).
@@ -112,19 +118,15 @@ def fused_step(
         target: Aim at the fused distribution or at its one-hot (Eq. 11).
         weight: Weigh by alpha, or always by ``fixed_weight``.
         fixed_weight: The plug-in's share under ``weight="fixed"``.
-        steps: Steps of the search.
+        steps: Of the search.
         learning_rate: Of the search's first step.
         allowed: (V_l,) bool, tokens the search may use.
-        aims: (C,) bool, coordinates that a one-hot target may be at. The paper knows no masks: with one,
-            the coordinate of a forbidden token is no aim, or the search would settle for its neighbour.
-
-    Returns:
-        (V_l,) logits.
+        aims: (C,) bool, coordinates for a one-hot target: without them it may be at a forbidden token's.
     """
     share = alpha if weight == "gate" else fixed_weight
     fused = fuse(plugin_probs, plugin_map, llm_probs, llm_map, share)
-    open_fused = fused if aims is None else fused.masked_fill(~aims, -math.inf)
-    aim = augment(open_fused) if target == "onehot" else fused
-    tiny = torch.finfo(llm_probs.dtype).tiny
-    start = torch.zeros_like(llm_probs) if init == "zeros" else llm_probs.clamp(min=tiny).log()
+    aim = fused if aims is None else fused.masked_fill(~aims, -math.inf)
+    aim = augment(aim) if target == "onehot" else fused
+    lowest = torch.finfo(llm_probs.dtype).tiny
+    start = torch.zeros_like(llm_probs) if init == "zeros" else llm_probs.clamp(min=lowest).log()
     return search(llm_map, aim, start, steps=steps, learning_rate=learning_rate, allowed=allowed)

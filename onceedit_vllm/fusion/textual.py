@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from onceedit_vllm.alignment.largest import first_max
+from onceedit_vllm.dense.search import FLOOR
 from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import OwedRows, owe_inplace
-from onceedit_vllm.fusion.search import FLOOR
+from onceedit_vllm.largest import first_max
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,20 +74,23 @@ def fuse_rows_inplace(
     scratch = torch.empty(logits.shape[1])
     # Row by row: what one pass leaves in a processor's caches is there for the next.
     for i, (index, log_probs, weight, search) in enumerate(asked):
-        if index < 0:
-            continue
-        row, debts = logits[index], None if owed is None else OwedRows(*(part[i : i + 1] for part in owed))
-        fused = _fuse(row, log_probs, weight, carrier, debts)
-        if fused is None:
-            outcome[i] = LEFT
-        elif search:
-            winner = _winner(row, fused, carrier, scratch)
-            row.clamp_(max=FLOOR)[winner] = 0.0
-            outcome[i] = SEARCHED
-        else:
-            _write_log_p(row, fused, carrier, scratch)
-            outcome[i] = SAMPLED
+        if index >= 0:
+            debts = None if owed is None else OwedRows(*(part[i : i + 1] for part in owed))
+            fused = _fuse(logits[index], log_probs, weight, carrier, debts)
+            outcome[i] = _write(logits[index], fused, search, carrier, scratch)
     return torch.tensor(outcome, dtype=torch.int8)
+
+
+def _write(row: Tensor, fused: _Fused | None, search: bool, carrier: Carrier, scratch: Tensor) -> int:
+    """Replace a row; its outcome."""
+    if fused is None:
+        return LEFT
+    if not search:
+        _write_log_p(row, fused, carrier, scratch)
+        return SAMPLED
+    winner = _winner(row, fused, carrier, scratch)
+    row.clamp_(max=FLOOR)[winner] = 0.0
+    return SEARCHED
 
 
 def _fuse(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from onceedit_vllm.alignment.largest import first_max
-from onceedit_vllm.fusion.search import adamw_logits
+from onceedit_vllm.dense.search import adamw_logits
+from onceedit_vllm.largest import first_max
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -61,13 +61,19 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     refuse_second(vllm_config)
     refuse_unsupported(vllm_config)
     pack = EditPack.load(config.pack)
-    alignment = align(pack, vllm_config.model_config.model, config=config.alignment, cache=config.cache_dir)
+    tokenizer = _llm_tokenizer(vllm_config)
+    alignment = align(
+        pack,
+        _llm_folder(vllm_config),
+        config=config.alignment,
+        tokenizer=tokenizer,
+        cache=config.cache_dir,
+    )
     host = LocalHost(pack.model_dir, pack.manifest.weight_token_id, config.plugin)
     template = TEMPLATES[pack.manifest.template]
-    surface = Surface.of(_llm_tokenizer(str(vllm_config.model_config.tokenizer)))
-    tokenizer = load_tokenizer(pack.model_dir)
+    surface, plugin_tokenizer = Surface.of(tokenizer), load_tokenizer(pack.model_dir)
     textsync = TextSync(
-        tokenizer,
+        plugin_tokenizer,
         surface,
         prefix=template.prefix,
         suffix=template.suffix,
@@ -75,7 +81,8 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     )
     scope, gate = PromptScope(pack.edits, surface, config.scope), gate_of(pack.manifest, config)
     _announce(pack, alignment, scope, gate)
-    evidence, fuser = Evidence(pack.edits, tokenizer), Fuser(alignment, config.fusion)
+    evidence = Evidence(pack.edits, plugin_tokenizer)
+    fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
     return FusionStep(host, textsync, fuser, gate, evidence, scope, config.weight)
 
 
@@ -109,11 +116,34 @@ def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, gate: Ga
         )
 
 
-def _llm_tokenizer(name: str) -> Any:
-    """The LLM's tokenizer; vLLM knows it by a folder or by a hub id."""
-    from transformers import AutoTokenizer
+def _llm_tokenizer(vllm_config: VllmConfig) -> Any:
+    """The LLM's tokenizer as vLLM has it: ``--tokenizer``, its mode and its revision have had their say.
 
-    from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
+    Raises:
+        BadInputError: The engine has none.
+    """
+    from vllm.tokenizers.registry import cached_tokenizer_from_config
 
-    folder = Path(name)
-    return load_tokenizer(folder) if folder.is_dir() else AutoTokenizer.from_pretrained(name)
+    tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
+    if tokenizer is None:
+        raise BadInputError(
+            "OnceEditLogitsProcessor reads the text behind the LLM's tokens: start the engine without "
+            "skip_tokenizer_init."
+        )
+    return tokenizer
+
+
+def _llm_folder(vllm_config: VllmConfig) -> Path:
+    """Config and weights of the LLM: its folder, or the hub's at the revision that vLLM was given.
+
+    Raises:
+        ModelError: The hub has none, or cannot be reached.
+    """
+    from onceedit_vllm.models.hub import fetch_from_hub
+
+    model = vllm_config.model_config
+    folder = Path(model.model)
+    if folder.is_dir():
+        return folder
+    cache = vllm_config.load_config.download_dir
+    return fetch_from_hub(model.model, progress=False, revision=model.revision, cache_dir=cache)

@@ -18,6 +18,17 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(file.relative_to(PACKAGE)) for file in FILES]
 
 EDGES = {"vllm", "ray", "transformers"}
+#: Definitions of more than 40 lines that are still to be cut; nothing is added here.
+STILL_LONG = {
+    "cli/edit.py": {"command"},
+    "cli/generate.py": {"command"},
+    "editing/edit.py": {"edit"},
+    "editing/trainer.py": {"_make_trainer"},
+    "pack.py": {"write"},
+    "runner/assembly.py": {"build_step"},
+    "runner/offline.py": {"generate"},
+    "testing.py": {"toy_sentencepiece_tokenizer"},
+}
 
 
 def room_of(file: Path) -> str:
@@ -91,9 +102,25 @@ def test_edges_stay_out_of_module_level(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=IDS)
-def test_files_stay_small(file: Path) -> None:
-    num_lines = file.read_text(encoding="utf-8").count("\n")
-    assert num_lines <= 300
+def long_definitions(source: str) -> set[str]:
+    """Names of the functions and methods of more than 40 lines, decorators and docstring counted."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, functions)]
+    first = {node: min(part.lineno for part in (node, *node.decorator_list)) for node in found}
+    return {node.name for node in found if node.end_lineno and node.end_lineno - first[node] >= 40}
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_definitions_stay_small(file: Path) -> None:
+    known = STILL_LONG.get(str(file.relative_to(PACKAGE)), set())
+    assert long_definitions(file.read_text(encoding="utf-8")) <= known
+
+
+def test_the_check_of_long_definitions_can_fail() -> None:
+    body = "    0\n" * 39
+    assert long_definitions(f"def f():\n{body}") == set()
+    assert long_definitions(f"def f():\n{body}    0\n") == {"f"}
+    assert long_definitions(f"class C:\n  @d\n  async def f():\n{body}") == {"f"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=IDS)

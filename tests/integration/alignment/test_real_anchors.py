@@ -13,9 +13,9 @@ import torch
 from onceedit_vllm.alignment.align import align
 from onceedit_vllm.alignment.anchors import Anchors, find_anchors
 from onceedit_vllm.alignment.embeddings import load_embeddings
-from onceedit_vllm.alignment.statistics import build_dense_map
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.config import AlignmentConfig
+from onceedit_vllm.dense.statistics import build_dense_map
 from onceedit_vllm.models import cached_model
 from tests import real_tokenizers
 from tests.unit.alignment.toys import StandInPack

@@ -13,7 +13,7 @@ from fusion_bench import naive
 from fusion_bench.sections import failures
 
 from onceedit_vllm.fusion.reference import fused_step
-from tests.unit.alignment.toys import toy_alignment
+from tests.unit.alignment.toys import matrices, toy_alignment
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +40,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_baseline_is_the_papers_step() -> None:
     alignment = toy_alignment("calibrated")
-    maps = [each.rows(torch.arange(each.vocab_size)) for each in (alignment.plugin_map, alignment.llm_map)]
+    maps = matrices(alignment)
     torch.manual_seed(0)
     log_probs, logits = torch.randn(5, 23).log_softmax(dim=1), 3 * torch.randn(5, 31)
     alpha = torch.tensor([0.0, 0.3, 0.6, 0.9, 1.0])

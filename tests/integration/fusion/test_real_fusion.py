@@ -10,14 +10,14 @@ from fusion_bench.recorded import Steps, record
 
 from onceedit_vllm.alignment.align import Alignment, align
 from onceedit_vllm.alignment.embeddings import load_embeddings
-from onceedit_vllm.alignment.statistics import build_dense_map
 from onceedit_vllm.config import FusionConfig, MapKind, Solver
-from onceedit_vllm.fusion.bounds import Side
+from onceedit_vllm.dense.bounds import Side
+from onceedit_vllm.dense.lines import MapLines
+from onceedit_vllm.dense.peak import find_peaks
+from onceedit_vllm.dense.search import adamw_logits, exact_tokens
+from onceedit_vllm.dense.statistics import build_dense_map
 from onceedit_vllm.fusion.fuser import Fuser
-from onceedit_vllm.fusion.lines import MapLines
-from onceedit_vllm.fusion.peak import find_peaks
 from onceedit_vllm.fusion.reference import search
-from onceedit_vllm.fusion.search import adamw_logits, exact_tokens
 from onceedit_vllm.models import cached_model
 from tests.unit.alignment.toys import StandInPack
 

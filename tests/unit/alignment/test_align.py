@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +15,13 @@ from tokenizers import AddedToken
 
 from onceedit_vllm.alignment import side
 from onceedit_vllm.alignment.align import Alignment, align
-from onceedit_vllm.alignment.dense import DenseMap
+from onceedit_vllm.alignment.cache import load_entry, save_entry
 from onceedit_vllm.alignment.surface import Surface
+from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
 from onceedit_vllm.config import WEIGHT_TOKEN, AlignmentConfig, MapKind
 from onceedit_vllm.errors import AlignmentError, BadInputError, OnceEditError
 from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_sentencepiece_tokenizer
-from tests.unit.alignment.toys import StandInPack
+from tests.unit.alignment.toys import StandInPack, matrices
 
 KINDS: list[MapKind] = ["textual", "calibrated", "eq16", "deepen"]
 
@@ -42,9 +49,8 @@ def same(first: Alignment, second: Alignment) -> None:
     assert torch.equal(first.anchors.plugin_ids, second.anchors.plugin_ids)
     assert torch.equal(first.anchors.llm_ids, second.anchors.llm_ids)
     assert torch.equal(first.carry, second.carry)
-    for left, right in ((first.plugin_map, second.plugin_map), (first.llm_map, second.llm_map)):
-        every = torch.arange(left.vocab_size)
-        assert torch.equal(left.rows(every), right.rows(every))
+    for left, right in zip(matrices(first), matrices(second), strict=True):
+        assert torch.equal(left, right)
     ignored = {"seconds", "from_cache", "warnings", "tflops", "llm_tokens"}
     assert first.report.model_dump(exclude=ignored) == second.report.model_dump(exclude=ignored)
 
@@ -56,16 +62,20 @@ def test_an_alignment_fits_its_models(
     alignment = align(pack, llm, config=config, cache=tmp_path)
     plugin_size = pack.weight_token_id + 1
     report = alignment.report
-    assert len(alignment.carry) == alignment.plugin_map.vocab_size == plugin_size
+    assert len(alignment.carry) == report.plugin_vocab_size == plugin_size
     assert alignment.carry[pack.weight_token_id] == -1
-    assert alignment.llm_map.vocab_size == report.llm_vocab_size
-    assert alignment.plugin_map.num_coordinates == alignment.llm_map.num_coordinates
+    plugin_map, llm_map = matrices(alignment)
+    assert plugin_map.shape == (plugin_size, report.num_coordinates)
+    assert llm_map.shape == (report.llm_vocab_size, report.num_coordinates)
     assert report.kind == config.kind
     assert report.num_anchors == len(alignment.anchors)
     assert report.bytes_dense == 4 * report.num_anchors * (plugin_size + report.llm_vocab_size)
-    matrix = alignment.llm_map.columns(torch.arange(report.num_anchors))
-    own = (matrix.argmax(dim=1) == alignment.anchors.llm_ids).double().mean()
+    every = torch.arange(report.num_anchors)
+    own = (llm_map[:, every].argmax(dim=0) == alignment.anchors.llm_ids).double().mean()
     assert report.round_trip_fidelity == pytest.approx(float(own))
+    masses = plugin_map[alignment.anchors.plugin_ids, every], llm_map[alignment.anchors.llm_ids, every]
+    assert report.self_mass_plugin == pytest.approx(float(masses[0].median()), rel=1e-4)
+    assert report.self_mass_llm == pytest.approx(float(masses[1].median()), rel=1e-4)
     if config.kind == "textual":
         assert report.round_trip_fidelity == report.self_mass_llm == 1.0
 
@@ -109,6 +119,47 @@ def test_textual_hashes_no_embeddings(
     assert align(*models, cache=tmp_path).report.from_cache
 
 
+def test_textual_never_loads_the_llm(
+    models: tuple[StandInPack, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where no safetensors tell the size of its vocabulary."""
+    from transformers import AutoModelForCausalLM
+
+    pack, llm = models
+    expected = align(pack, llm, cache=tmp_path / "first")
+    pickled = shutil.copytree(llm, tmp_path / "pickled")
+    torch.save(load_file(llm / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    twice = shutil.copytree(llm, tmp_path / "twice")
+    weights = load_file(llm / "model.safetensors")
+    name = next(name for name in weights if name.endswith("wte.weight"))
+    weights |= {f"mtp.{name}": weights[name].clone(), f"h.9.{name}": weights[name].clone()}
+    save_file(weights, twice / "model.safetensors")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    for folder in (pickled, twice):
+        found = align(pack, folder, cache=tmp_path / folder.name)
+        assert torch.equal(found.carry, expected.carry)
+        assert found.report.llm_vocab_size == expected.report.llm_vocab_size
+
+
+def test_the_tokenizer_given_goes_before_the_folders(
+    models: tuple[StandInPack, Path], config: AlignmentConfig, tmp_path: Path
+) -> None:
+    pack, llm = models
+    other = save_toy_model(tmp_path / "other", tokenizer=toy_sentencepiece_tokenizer(vocab_size=400))
+    bare = shutil.copytree(llm, tmp_path / "bare")
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    given = align(pack, bare, config=config, tokenizer=load_tokenizer(other), cache=tmp_path / "cache")
+    assert not torch.equal(given.carry, align(pack, llm, config=config, cache=tmp_path / "cache").carry)
+    for file in other.glob("tokenizer*"):
+        shutil.copy(file, bare)
+    # The same tokenizer, found in the folder: `onceedit align` makes the entry that an engine finds.
+    found = align(pack, bare, config=config, cache=tmp_path / "cache")
+    assert found.report.from_cache
+    same(found, given)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no identity", "bad json", "stray file"])
 def test_a_damaged_entry_is_rebuilt(
     models: tuple[StandInPack, Path], config: AlignmentConfig, tmp_path: Path, damage: str
@@ -135,12 +186,96 @@ def test_a_damaged_entry_is_rebuilt(
     assert align(*models, config=config, cache=tmp_path).report.from_cache
 
 
+def raised(name: str, to: int, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    tensor = tensors[name].clone()
+    tensor.view(-1)[-1] = to
+    return tensor
+
+
+#: What other code, or a mistake, could have left under a sha256 that is right: kind, tensor, its new value.
+UNFIT: list[tuple[MapKind, str, Callable[[dict[str, torch.Tensor]], torch.Tensor]]] = [
+    ("textual", "carry", lambda tensors: tensors["carry"].int()),
+    ("textual", "carry", lambda tensors: tensors["carry"][:-1].clone()),
+    ("textual", "carry", lambda tensors: raised("carry", 10**6, tensors)),
+    ("textual", "plugin_ids", lambda tensors: raised("plugin_ids", -1, tensors)),
+    ("textual", "llm_ids", lambda tensors: tensors["llm_ids"][:1].expand_as(tensors["llm_ids"]).clone()),
+    ("textual", "spelling.tokens", lambda tensors: raised("spelling.tokens", 10**6, tensors)),
+    ("textual", "spelling.ids", lambda tensors: raised("spelling.ids", 10**6, tensors)),
+    ("textual", "spelling.ends", lambda tensors: raised("spelling.ends", 1, tensors)),
+    ("eq16", "plugin.scale", lambda tensors: tensors["plugin.scale"].half()),
+    ("eq16", "llm.peaks", lambda tensors: raised("llm.peaks", 10**6, tensors)),
+    ("eq16", "llm.own_token", lambda tensors: raised("llm.own_token", -1, tensors)),
+    ("eq16", "llm.others", lambda tensors: tensors["llm.others"][1:].clone()),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "change"), UNFIT, ids=[f"{k} {n}" for k, n, _ in UNFIT])
+def test_an_entry_that_does_not_fit_its_models_is_rebuilt(
+    models: tuple[StandInPack, Path],
+    tmp_path: Path,
+    kind: MapKind,
+    name: str,
+    change: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+) -> None:
+    config = AlignmentConfig(kind=kind)
+    first = align(*models, config=config, cache=tmp_path)
+    folder = entry(tmp_path)
+    tensors = load_entry(folder)
+    assert tensors is not None
+    tensors = {key: tensor.clone() for key, tensor in tensors.items()}
+    identity = json.loads((folder / "alignment.json").read_text())
+    shutil.rmtree(folder)
+    save_entry(folder, tensors | {name: change(tensors)}, identity)
+    second = align(*models, config=config, cache=tmp_path)
+    assert not second.report.from_cache
+    assert "damaged" in second.report.warnings[0]
+    same(first, second)
+    assert align(*models, config=config, cache=tmp_path).report.from_cache
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from onceedit_vllm.alignment.align import align
+from tests.unit.alignment.toys import StandInPack
+
+plugin, llm, cache = map(Path, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+report = align(StandInPack(plugin, weight_token_id=448), llm, cache=cache).report
+print(report.num_anchors, *report.warnings)
+"""
+
+
+def test_a_full_disk_is_said_and_survived(models: tuple[StandInPack, Path], tmp_path: Path) -> None:
+    """Files of this process cannot grow beyond 2000 bytes: the entry does not fit."""
+    pack, llm = models
+    command = [sys.executable, "-W", "ignore", "-c", FULL_DISK, *map(str, (pack.model_dir, llm, tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    assert "could not be cached" in done.stdout
+    assert list((tmp_path / "alignments").iterdir()) == []
+
+
+def test_others_may_read_the_cache_as_the_umask_says(
+    models: tuple[StandInPack, Path], tmp_path: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        align(*models, cache=tmp_path / "cache")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "cache").rglob("*") if path.is_dir()}
+    assert modes == {0o750}
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert modes == {0o640}
+
+
 def test_other_settings_and_other_models_are_other_entries(
     models: tuple[StandInPack, Path], tmp_path: Path
 ) -> None:
     pack, llm = models
     align(pack, llm, cache=tmp_path)
-    tokenizer = toy_sentencepiece_tokenizer(add_bos=False)
+    tokenizer = toy_sentencepiece_tokenizer(vocab_size=400)
     others = save_toy_model(tmp_path / "others", tokenizer=tokenizer, kind="gpt2", seed=1)
     cases = [
         (llm, AlignmentConfig(matching="string")),
@@ -231,7 +366,7 @@ def test_only_special_tokens_may_lie_beyond_the_table(
     tokenizer.add_tokens([AddedToken("<image>", special=True)])
     tokenizer.save_pretrained(folder)
     alignment = align(pack, folder, config=AlignmentConfig(matching="string"), cache=tmp_path)
-    assert int(alignment.anchors.llm_ids.max()) < alignment.llm_map.vocab_size
+    assert int(alignment.anchors.llm_ids.max()) < alignment.report.llm_vocab_size
     tokenizer.add_tokens([AddedToken("more text", special=False)])
     tokenizer.save_pretrained(folder)
     with pytest.raises(AlignmentError, match="1 tokens beyond"):
@@ -271,6 +406,6 @@ def test_the_llm_keeps_weight_out_even_if_it_was_edited_itself(
 
 def test_dense_maps_hold_no_matrix(models: tuple[StandInPack, Path], tmp_path: Path) -> None:
     alignment = align(*models, config=AlignmentConfig(kind="calibrated"), cache=tmp_path)
-    assert isinstance(alignment.llm_map, DenseMap)
+    assert alignment.dense is not None
     assert alignment.report.bytes_held < alignment.report.bytes_dense
     assert alignment.report.self_mass_llm == pytest.approx(0.9, abs=0.02)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from onceedit_vllm.alignment import cache
-from onceedit_vllm.alignment.cache import entry_folder, fingerprint, load_entry, save_entry
+from onceedit_vllm.alignment.cache import entry_folder, fingerprint, load_entry, remembered, save_entry
 
 MAPS = Path("/proc/self/maps")
 TENSORS = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.rand(4)}
@@ -71,6 +71,24 @@ def test_others_may_read_an_entry_as_the_umask_says(tmp_path: Path) -> None:
         os.umask(before)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
+def test_what_took_long_is_remembered(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def make() -> str:
+        made.append("")
+        return "ab" * 32
+
+    for _ in range(2):
+        assert remembered(tmp_path, "key", make) == "ab" * 32
+    assert len(made) == 1
+    (tmp_path / "tokenizers" / "key").write_text("half")
+    assert remembered(tmp_path, "key", make) == "ab" * 32
+    assert len(made) == 2
+    assert [path.name for path in (tmp_path / "tokenizers").iterdir()] == ["key"]
+    (tmp_path / "file").write_text("a file where the folder should be")
+    assert remembered(tmp_path / "file", "key", make) == "ab" * 32
 
 
 def test_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:

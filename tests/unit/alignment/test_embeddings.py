@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from onceedit_vllm.alignment.checkpoint import read_config
-from onceedit_vllm.alignment.embeddings import load_embeddings, tensor_fingerprint
+from onceedit_vllm.alignment.embeddings import embeddings_shape, load_embeddings, tensor_fingerprint
 from onceedit_vllm.errors import AlignmentError
 from onceedit_vllm.testing import ToyKind, save_toy_model
 
@@ -50,6 +50,27 @@ def test_the_table_of_a_sharded_multimodal_model(tmp_path: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     assert torch.equal(load_embeddings(folder), TABLE)
     assert read_config(folder)["vocab_size"] == 8
+
+
+@pytest.mark.parametrize(
+    "extra", ["model.layers.61.embed_tokens", "mtp.embed_tokens", "model.mtp_layers.0.embed_tokens"]
+)
+def test_tables_of_extra_prediction_layers_are_not_the_models(tmp_path: Path, extra: str) -> None:
+    """No model to load in this folder: it must be found by its name."""
+    tensors = {f"{extra}.weight": torch.zeros(8, 4), "model.embed_tokens.weight": TABLE}
+    folder = folder_with(tmp_path / "m", tensors)
+    assert torch.equal(load_embeddings(folder), TABLE)
+    assert embeddings_shape(folder) == (8, 4)
+
+
+def test_the_shape_without_safetensors_is_the_configs(tmp_path: Path) -> None:
+    for number, width in enumerate(("hidden_size", "n_embd", "d_model")):
+        folder = folder_with(tmp_path / str(number), {}, **{width: 4})
+        (folder / "model.safetensors").unlink()
+        assert embeddings_shape(folder) == (8, 4)
+    silent = folder_with(tmp_path / "silent", {"someone.elses.table": TABLE})
+    with pytest.raises(AlignmentError, match="no vocab_size or none of word_embed_proj_dim, hidden_size"):
+        embeddings_shape(silent)
 
 
 def test_unknown_names_go_through_the_model(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from onceedit_vllm.alignment import tokenizer_files
-from onceedit_vllm.alignment.tokenizer_files import load_tokenizer, tokenizer_fingerprint
+from onceedit_vllm.alignment.tokenizer_files import files_fingerprint, load_tokenizer, tokenizer_fingerprint
 from onceedit_vllm.errors import AlignmentError
 from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_sentencepiece_tokenizer
 
@@ -18,7 +18,7 @@ def test_equal_tokenizers_of_different_models_are_equal(tmp_path: Path) -> None:
     (second / "README.md").write_text("words")
     (second / "generation_config.json").write_text("{}")
     (second / "model.safetensors.index.json").write_text("{}")
-    assert tokenizer_fingerprint(first) == tokenizer_fingerprint(second)
+    assert files_fingerprint(first) == files_fingerprint(second)
 
 
 def test_whatever_changes_the_tokenizer_changes_the_fingerprint(
@@ -32,7 +32,7 @@ def test_whatever_changes_the_tokenizer_changes_the_fingerprint(
         "bos": toy_sentencepiece_tokenizer(),
     }
     folders = [save_toy_model(tmp_path / name, tokenizer=t) for name, t in tokenizers.items()]
-    prints = {tokenizer_fingerprint(folder) for folder in folders}
+    prints = {files_fingerprint(folder) for folder in folders}
     assert len(prints) == 5
     folder = folders[0]
     for file, change in (
@@ -44,23 +44,62 @@ def test_whatever_changes_the_tokenizer_changes_the_fingerprint(
         path = folder / file
         content = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(content | change))
-        prints.add(tokenizer_fingerprint(folder))
+        prints.add(files_fingerprint(folder))
     monkeypatch.setattr(tokenizer_files, "version", lambda name: f"another {name}")
-    prints.add(tokenizer_fingerprint(folder))
+    prints.add(files_fingerprint(folder))
     assert len(prints) == 10
+
+
+def test_a_loaded_tokenizer_is_told_by_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bpe = toy_bpe_tokenizer()
+    loaded = load_tokenizer(save_toy_model(tmp_path / "a", tokenizer=bpe))
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(bpe)
+    loaded("some text", truncation=True, max_length=4, padding="max_length")
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(bpe), "how batches are cut does not count"
+    others = [
+        toy_bpe_tokenizer(vocab_size=400),
+        toy_bpe_tokenizer(extra_special=("[WEIGHT]",)),
+        toy_sentencepiece_tokenizer(),
+        toy_sentencepiece_tokenizer(dummy_prefix=False),
+    ]
+    prints = {tokenizer_fingerprint(tokenizer) for tokenizer in (bpe, *others)}
+    loaded.eos_token = "Ġ"
+    prints.add(tokenizer_fingerprint(loaded))
+    loaded.add_tokens(["more text"])
+    prints.add(tokenizer_fingerprint(loaded))
+    monkeypatch.setattr(tokenizer_files, "version", lambda name: f"another {name}")
+    assert len(prints | {tokenizer_fingerprint(bpe)}) == 8
+
+
+class Slow:
+    """A tokenizer without the Rust library behind it."""
+
+    all_special_ids = (0,)
+    eos_token_id = 0
+
+    def __init__(self, *tokens: str) -> None:
+        self._tokens = tokens
+
+    def get_vocab(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self._tokens)}
+
+
+def test_a_slow_tokenizer_is_told_by_its_vocabulary() -> None:
+    assert tokenizer_fingerprint(Slow("</s>", "a")) == tokenizer_fingerprint(Slow("</s>", "a"))
+    assert tokenizer_fingerprint(Slow("</s>", "a")) != tokenizer_fingerprint(Slow("</s>", "b"))
 
 
 def test_settings_of_the_model_that_are_not_the_tokenizers_do_not_count(tmp_path: Path) -> None:
     folder = save_toy_model(tmp_path / "a", tokenizer=toy_bpe_tokenizer())
-    before = tokenizer_fingerprint(folder)
+    before = files_fingerprint(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"rope_theta": 1.0}))
-    assert tokenizer_fingerprint(folder) == before
+    assert files_fingerprint(folder) == before
 
 
 def test_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AlignmentError, match="not a model folder"):
-        tokenizer_fingerprint(tmp_path)
+        files_fingerprint(tmp_path)
     folder = save_toy_model(tmp_path / "a", tokenizer=toy_bpe_tokenizer())
 
     def refuse(file: Path) -> str:
@@ -68,7 +107,7 @@ def test_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(tokenizer_files, "sha256_of", refuse)
     with pytest.raises(AlignmentError, match=r"cannot be read .*permission denied"):
-        tokenizer_fingerprint(folder)
+        files_fingerprint(folder)
 
 
 def test_the_collector_runs_again_afterwards(tmp_path: Path) -> None:

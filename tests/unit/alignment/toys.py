@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 
@@ -13,9 +12,9 @@ from onceedit_vllm.alignment.anchors import Anchors
 from onceedit_vllm.alignment.embeddings import load_embeddings
 from onceedit_vllm.alignment.report import make_report
 from onceedit_vllm.alignment.spelling import Spellings
-from onceedit_vllm.alignment.statistics import build_dense_map
-from onceedit_vllm.alignment.textual import textual_maps
+from onceedit_vllm.alignment.tables import Tables
 from onceedit_vllm.config import MapKind
+from onceedit_vllm.dense.pair import DenseMaps
 from onceedit_vllm.pack import EditPack
 
 
@@ -62,13 +61,26 @@ def toy_alignment(
     carry = torch.randint(0, llm_size, (plugin_size,), generator=generator)
     carry[plugin_ids] = llm_ids
     carry[-1] = -1
-    if kind == "textual":
-        maps: Any = textual_maps(anchors, carry, llm_size)
-    else:
-        maps = (
-            build_dense_map(kind, toy_embeddings(plugin_size, seed=seed + 1), plugin_ids),
-            build_dense_map(kind, toy_embeddings(llm_size, seed=seed + 2), llm_ids),
-        )
-    plugin_map, llm_map = maps
-    report = make_report(anchors, plugin_map, llm_map, (16, 16), seconds=0.0, from_cache=False, warnings=())
-    return Alignment(anchors, plugin_map, llm_map, carry, Spellings.of({}), report)
+    dense = None
+    if kind != "textual":
+        embeddings = toy_embeddings(plugin_size, seed=seed + 1), toy_embeddings(llm_size, seed=seed + 2)
+        dense = DenseMaps.build(kind, embeddings, (plugin_ids, llm_ids))
+    tables = Tables(anchors, carry, Spellings.of({}), dense)
+    return Alignment(
+        *tables, make_report(tables, (plugin_size, llm_size), (16, 16), seconds=0.0, from_cache=False)
+    )
+
+
+def matrices(alignment: Alignment) -> tuple[torch.Tensor, torch.Tensor]:
+    """R_s (V_s, C) and R_l (V_l, C), as the paper has them in memory."""
+    report, dense = alignment.report, alignment.dense
+    if dense is not None:
+        every = torch.arange(report.plugin_vocab_size), torch.arange(report.llm_vocab_size)
+        return dense.plugin_map.rows(every[0]), dense.llm_map.rows(every[1])
+    # Anchors first, then the private coordinates of all other tokens of the LLM.
+    anchors, size = alignment.anchors.llm_ids, report.llm_vocab_size
+    private = torch.tensor([i for i in range(size) if i not in anchors], dtype=torch.int64)
+    llm = torch.zeros(size, size)
+    llm[torch.cat([anchors, private]), torch.arange(size)] = 1.0
+    known = (alignment.carry >= 0)[:, None]
+    return llm[alignment.carry] * known, llm

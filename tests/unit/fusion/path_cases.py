@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 import onceedit_vllm.fusion
+from onceedit_vllm.dense.search import FLOOR
 from onceedit_vllm.fusion import textual
 from onceedit_vllm.fusion.carrier import Carrier
 from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import OwedRows
-from onceedit_vllm.fusion.search import FLOOR
 
 triton = pytest.importorskip("triton")
 

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from onceedit_vllm.alignment.spelling import Spellings
-from onceedit_vllm.alignment.textual import TextualMap
 from onceedit_vllm.config import FusionConfig, MapKind, Solver
+from onceedit_vllm.dense.search import FLOOR
 from onceedit_vllm.fusion import fuser as fuser_module
 from onceedit_vllm.fusion.counts import FuseCounts, Tally
 from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.outcome import INACTIVE, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.fusion.reference import fused_step
-from onceedit_vllm.fusion.search import FLOOR
 from onceedit_vllm.fusion.walk import walk_each_inplace, walk_together_inplace
-from tests.unit.alignment.toys import toy_alignment
+from tests.unit.alignment.toys import matrices, toy_alignment
 
 KINDS: list[MapKind] = ["textual", "calibrated", "eq16", "deepen"]
 SOLVERS: list[Solver] = ["exact", "adamw"]
@@ -42,7 +41,7 @@ def run(
 ):
     result = logits.clone()
     count = len(alpha)
-    fuser = Fuser(ALIGNMENTS[kind], FusionConfig(**kwargs))
+    fuser = Fuser(ALIGNMENTS[kind], FusionConfig(**kwargs), logits.device)
     fuser.fuse_rows_inplace(
         result, torch.arange(count), log_probs, torch.tensor(alpha), torch.full((count,), search)
     )
@@ -105,8 +104,7 @@ def test_greedy_rows_are_the_papers(kind: MapKind, solver: Solver) -> None:
     result, counts = run(kind, logits, log_probs, alphas, search=True, solver=solver)
     assert counts.searched == 6
     assert counts.certified + counts.dense_steps == (0 if kind == "textual" else 6)
-    full_s = alignment.plugin_map.rows(torch.arange(V_S))
-    full_l = alignment.llm_map.rows(torch.arange(V_L))
+    full_s, full_l = matrices(alignment)
     for row, alpha in enumerate(alphas):
         expected = fused_step(log_probs[row].exp(), full_s, logits[row].softmax(0), full_l, alpha)
         assert result[row].argmax() == expected.argmax()
@@ -124,8 +122,7 @@ def test_dense_kinds_aim_only_at_anchors_that_are_allowed(kind: MapKind, solver:
     result, counts = run(kind, logits, log_probs, [0.6] * 20, search=True, solver=solver)
     assert counts.searched == 20
     assert torch.equal(result == -math.inf, logits == -math.inf)
-    full_s = alignment.plugin_map.rows(torch.arange(V_S))
-    full_l = alignment.llm_map.rows(torch.arange(V_L))
+    full_s, full_l = matrices(alignment)
     for row in range(20):
         allowed = logits[row] > -math.inf
         aims = allowed[alignment.anchors.llm_ids]
@@ -175,7 +172,7 @@ def test_no_counter_is_made_twice(kind: MapKind, monkeypatch: pytest.MonkeyPatch
         fuser.fuse_rows_inplace(
             logits, torch.arange(2), log_probs, torch.full((2,), 0.5), torch.ones(2, dtype=torch.bool)
         )
-    assert len(made) == (1 if kind == "textual" else 2)
+    assert len(made) == 2
     assert fuser.counts().searched == 6
 
 
@@ -185,10 +182,9 @@ def test_textual_fusion_is_the_fusion_of_the_textual_maps() -> None:
     alpha = torch.tensor([0.1, 0.5, 0.9, 1.0])
     result, _ = run("textual", logits, log_probs, alpha.tolist(), search=False)
     weight = alpha[:, None]
-    space = alignment.plugin_map.project(weight * log_probs.exp())
-    space += alignment.llm_map.project((1 - weight) * logits.softmax(1))
-    assert isinstance(alignment.llm_map, TextualMap)
-    in_vocabulary = space[:, alignment.llm_map.coordinate]
+    full_s, full_l = matrices(alignment)
+    space = weight * log_probs.exp() @ full_s + (1 - weight) * logits.softmax(1) @ full_l
+    in_vocabulary = space @ full_l.T
     in_vocabulary /= in_vocabulary.sum(dim=1, keepdim=True)  # what [WEIGHT] would have had is missing
     torch.testing.assert_close(result.exp(), in_vocabulary, atol=1e-6, rtol=1e-4)
 
@@ -417,10 +413,12 @@ def test_hit_rates_and_bytes() -> None:
         fuser.fuse_rows_inplace(
             logits.clone(), torch.arange(2), log_probs, torch.full((2,), 0.9), torch.tensor([True, False])
         )
-        assert fuser.hit_rates()[logits.device]["llm columns"] == rate
-    maps = alignment.plugin_map.bytes_held() + alignment.llm_map.bytes_held()
+        assert fuser.hit_rates()["llm columns"] == rate
+    assert alignment.dense is not None
+    maps = alignment.dense.bytes_held()
     dense = 4 * 1200 * (2300 + 3100)
-    assert maps < fuser.bytes_held() - sum(t.numel() * 8 for c in fuser._carriers.values() for t in c)
+    assert fuser._carrier is not None
+    assert maps < fuser.bytes_held() - sum(table.nbytes for table in fuser._carrier)
     assert fuser.bytes_held() < maps + dense / 100 + 8 * 6 * 3100, "caches keep a hundredth of the matrices"
 
 

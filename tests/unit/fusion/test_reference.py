@@ -65,6 +65,26 @@ def test_search_is_adamw_on_the_divergence(steps: int, target_kind: str) -> None
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
+def test_rows_of_a_batch_do_not_share_a_loss() -> None:
+    cases = [case(seed) for seed in range(3)]
+    plugin_map, llm_map = cases[0][1], cases[0][3]
+    plugin, llm = (torch.stack([one[part] for one in cases]) for part in (0, 2))
+    alpha, allowed = torch.tensor([0.0, 0.4, 1.0]), torch.arange(9) != 4
+    found = fused_step(plugin, plugin_map, llm, llm_map, alpha, allowed=allowed)
+    for row in range(3):
+        alone = fused_step(plugin[row], plugin_map, llm[row], llm_map, float(alpha[row]), allowed=allowed)
+        torch.testing.assert_close(found[row], alone, atol=1e-7, rtol=0)
+
+
+def test_a_column_alone_is_searched_like_the_whole_map() -> None:
+    llm_map = case()[3]
+    start, column = torch.zeros(9, dtype=torch.float64), llm_map[:, 2]
+    whole = search(llm_map, (torch.arange(5) == 2).double(), start)
+    pair = torch.stack([column, 1 - column], dim=1)
+    short = search(pair, torch.tensor([1.0, 0.0], dtype=torch.float64), start, num_coordinates=5)
+    torch.testing.assert_close(short, whole, atol=1e-9, rtol=0)
+
+
 def test_the_switches_of_the_ablation() -> None:
     plugin, plugin_map, llm, llm_map = case(1)
 

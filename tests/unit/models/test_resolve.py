@@ -12,6 +12,7 @@ import pytest
 
 from onceedit_vllm.errors import BadInputError, ModelError
 from onceedit_vllm.models import RECIPES, Recipe, cached_model, fetch_model, resolve, resolve_model
+from onceedit_vllm.models.hub import fetch_from_hub
 from onceedit_vllm.models.store import models_dir, seal
 from onceedit_vllm.terminal import kept_terminal
 from onceedit_vllm.testing import save_toy_model
@@ -197,6 +198,20 @@ def test_bars_of_a_hub_model_reach_the_screen(
     assert captured.out == ""
     assert "the bar of the download" in captured.err
     assert "noise" in (tmp_path / "log").read_text()
+
+
+def test_a_hub_model_at_a_revision(tmp_path: Path) -> None:
+    """The hub's own cache holds two; nothing is fetched."""
+    repository = tmp_path / "models--someone--some-model"
+    for revision, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        save_toy_model(repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    for revision, commit in ((None, "a" * 40), ("v2", "b" * 40), ("b" * 40, "b" * 40)):
+        found = fetch_from_hub(
+            "someone/some-model", progress=False, revision=revision, cache_dir=str(tmp_path)
+        )
+        assert found == repository / "snapshots" / commit
 
 
 def test_a_hub_model_must_be_whole_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How much and how little each coordinate of the fused distribution can be, short of computing it.
 
 P is a weighted sum of rows of two relative maps. Of some tokens whole rows or single entries are looked
-at; of all others :class:`~onceedit_vllm.alignment.dense.DenseMap` knows the largest entries and the
+at; of all others :class:`~onceedit_vllm.dense.maps.DenseMap` knows the largest entries and the
 extremes of rows and columns. Bounds are never guesses: :func:`margin` is what float32 can have rounded.
 """
 
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from onceedit_vllm.alignment.largest import top_k
+from onceedit_vllm.largest import top_k
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from onceedit_vllm.alignment.dense import DenseMap
-    from onceedit_vllm.fusion.lines import MapLines
+    from onceedit_vllm.dense.lines import MapLines
+    from onceedit_vllm.dense.maps import DenseMap
 
 # Single entries held at once: 2**25 float32 are 128 MiB.
 _ENTRIES_AT_ONCE = 2**25

@@ -1,7 +1,7 @@
 """Finding the largest coordinate of the fused distribution without computing the distribution.
 
 P is a weighted sum of rows of two relative maps. A few tokens hold most of the weight, and of each row
-the largest entries are known (:class:`~onceedit_vllm.alignment.dense.DenseMap`), so that every coordinate
+the largest entries are known (:class:`~onceedit_vllm.dense.maps.DenseMap`), so that every coordinate
 of P can be bounded from both sides. Where one coordinate's lower bound beats all other upper bounds the
 peak is certain. Five attempts, each for the rows that the one before left open:
 
@@ -12,7 +12,7 @@ peak is certain. Five attempts, each for the rows that the one before left open:
 4. *finalists*: the few coordinates that the bounds cannot tell apart, computed in full;
 5. *dense*: the whole product, in chunks, one pass for all rows that need it.
 
-Nothing is guessed: :mod:`~onceedit_vllm.fusion.bounds` are compared with a margin for what float32 rounds.
+Nothing is guessed: :mod:`~onceedit_vllm.dense.bounds` are compared with a margin for what float32 rounds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from onceedit_vllm.alignment.dense import NUM_PEAKS
-from onceedit_vllm.alignment.largest import top_k
-from onceedit_vllm.fusion.bounds import (
+from onceedit_vllm.dense.bounds import (
     Side,
     at_least,
     at_most,
@@ -34,6 +32,8 @@ from onceedit_vllm.fusion.bounds import (
     margin,
     rest_of,
 )
+from onceedit_vllm.dense.maps import NUM_PEAKS
+from onceedit_vllm.largest import top_k
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,41 +8,39 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn.functional import pad
 
-from onceedit_vllm.fusion.bounds import Side
-from onceedit_vllm.fusion.lines import MapLines
-from onceedit_vllm.fusion.outcome import LEFT, SEARCHED
-from onceedit_vllm.fusion.peak import find_peaks
-from onceedit_vllm.fusion.search import FLOOR, adamw_logits, exact_tokens
+from onceedit_vllm.dense.bounds import Side
+from onceedit_vllm.dense.lines import MapLines
+from onceedit_vllm.dense.peak import find_peaks
+from onceedit_vllm.dense.search import FLOOR, adamw_logits, exact_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onceedit_vllm.alignment.dense import DenseMap
     from onceedit_vllm.config import FusionConfig
+    from onceedit_vllm.dense.maps import DenseMap
+    from onceedit_vllm.dense.pair import DenseMaps
 
 
 class Found(NamedTuple):
     """What became of n rows.
 
     Attributes:
-        outcome: (n,) int8, `LEFT` or `SEARCHED`.
+        searched: (n,) bool, False for a row that is left to the LLM.
         attempts: (m,) int64, for each searched row what settled its peak.
     """
 
-    outcome: Tensor
+    searched: Tensor
     attempts: Tensor
 
 
 class DenseSearch:
     """Searches with a pair of dense maps; keeps lines of them, and nothing else, between calls."""
 
-    def __init__(
-        self, plugin_map: DenseMap, llm_map: DenseMap, config: FusionConfig, device: torch.device
-    ) -> None:
-        """Move the maps, R_s and R_l, to the logits' device."""
+    def __init__(self, maps: DenseMaps, config: FusionConfig, device: torch.device) -> None:
+        """Move the maps to the logits' device."""
         self.plugin, self.llm = (
             MapLines(each.to(device), min(config.line_cache_mib << 20, _dense_bytes(each) // 100))
-            for each in (plugin_map, llm_map)
+            for each in (maps.plugin_map, maps.llm_map)
         )
         self._anchor_ids = self.llm.relative_map.anchor_ids
         self._config = config
@@ -67,9 +65,9 @@ class DenseSearch:
         total = alpha * plugin_probs.sum(dim=1) + (1 - alpha)
         good &= total.isfinite() & (total > 0)
         todo = good.nonzero().squeeze(1)
-        outcome = torch.full((len(rows),), LEFT, dtype=torch.int8, device=rows.device)
+        searched = torch.zeros_like(good)
         if len(todo) == 0:
-            return Found(outcome, todo)
+            return Found(searched, todo)
         share = alpha[todo, None]
         llm_probs = (llm_logits[todo] - normaliser[todo, None]).exp_()
         sides = (
@@ -80,8 +78,8 @@ class DenseSearch:
         results, reached = self._search(peaks.coordinates, llm_logits[todo])
         done = todo[reached]
         logits.index_copy_(0, rows[done], results[reached].to(logits.dtype))
-        outcome[done] = SEARCHED
-        return Found(outcome, peaks.attempts[reached])
+        searched[done] = True
+        return Found(searched, peaks.attempts[reached])
 
     def bytes_held(self) -> int:
         """Bytes of the maps and of the lines kept."""

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from onceedit_vllm.alignment.dense import DenseMap
-from onceedit_vllm.fusion.lines import LineCache, MapLines
+from onceedit_vllm.dense.lines import LineCache, MapLines
 from tests.unit.alignment.toys import toy_alignment
 
 WIDTH = 10
@@ -69,8 +68,9 @@ def test_what_is_given_out_may_be_changed() -> None:
 
 
 def test_lines_of_a_map_are_its_rows_and_columns() -> None:
-    relative_map = toy_alignment("eq16").llm_map
-    assert isinstance(relative_map, DenseMap)
+    dense = toy_alignment("eq16").dense
+    assert dense is not None
+    relative_map = dense.llm_map
     lines = MapLines(relative_map, 1 << 20)
     ids = torch.tensor([4, 1, 4])
     for _ in range(2):

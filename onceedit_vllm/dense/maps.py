@@ -1,4 +1,4 @@
-"""The relative maps made of embeddings (Eq. 15-16), without ever holding one.
+"""A relative map made of embeddings (Eq. 15-16), without ever holding it.
 
 A row of R is ``softmax(scale_v * cos(e_v, e_anchor))``. Kept are the embeddings and a few numbers
 per token and per anchor; rows and columns are one matrix-vector product away, single entries one dot
@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from onceedit_vllm.checks import check_tensor
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onceedit_vllm.config import MapKind
+    from onceedit_vllm.config import DenseKind
 
 # What is computed, and kept in the alignment cache; the rest is read off the model.
 STATISTICS = (
@@ -62,7 +64,7 @@ class DenseMap:
         own_token: (A,) int64, the token that holds it (lowest id of equals).
     """
 
-    kind: MapKind
+    kind: DenseKind
     embeddings: Tensor
     anchor_ids: Tensor
     center: Tensor
@@ -149,6 +151,25 @@ class DenseMap:
     def statistics(self) -> dict[str, Tensor]:
         """The tensors named by :data:`STATISTICS`."""
         return {name: getattr(self, name) for name in STATISTICS}
+
+    def check(self) -> DenseMap:
+        """The map itself, once its statistics are seen to be of its embeddings and anchors.
+
+        Raises:
+            ValueError: One has another dtype or shape, or names an anchor or token that there is not.
+        """
+        size, num_anchors = self.vocab_size, self.num_coordinates
+        listed = (size, min(NUM_PEAKS, num_anchors))
+        shapes: dict[str, tuple[int, ...]] = {"center": (self.embeddings.shape[1],), "peak_values": listed}
+        shapes |= dict.fromkeys(
+            ("inverse_norm", "scale", "log_normaliser", "others", "row_smallest"), (size,)
+        )
+        shapes |= dict.fromkeys(("smallest", "largest"), (num_anchors,))
+        for name, shape in shapes.items():
+            check_tensor(getattr(self, name), torch.float32, shape)
+        check_tensor(self.peaks, torch.int32, listed, within=(0, num_anchors))
+        check_tensor(self.own_token, torch.int64, (num_anchors,), within=(0, size))
+        return self
 
     def to(self, device: torch.device) -> DenseMap:
         """The same map on another device."""

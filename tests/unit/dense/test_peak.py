@@ -7,13 +7,13 @@ from collections import Counter
 import pytest
 import torch
 
-from onceedit_vllm.alignment.dense import DenseMap
-from onceedit_vllm.alignment.statistics import build_dense_map
 from onceedit_vllm.config import MapKind
-from onceedit_vllm.fusion import bounds, peak
-from onceedit_vllm.fusion.bounds import Side
-from onceedit_vllm.fusion.lines import MapLines
-from onceedit_vllm.fusion.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS, Peaks, find_peaks
+from onceedit_vllm.dense import bounds, peak
+from onceedit_vllm.dense.bounds import Side
+from onceedit_vllm.dense.lines import MapLines
+from onceedit_vllm.dense.maps import DenseMap
+from onceedit_vllm.dense.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS, Peaks, find_peaks
+from onceedit_vllm.dense.statistics import build_dense_map
 from tests.unit.alignment.toys import toy_embeddings
 
 KINDS: list[MapKind] = ["calibrated", "eq16", "deepen"]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from onceedit_vllm.alignment.largest import first_max, top_k
+from onceedit_vllm.largest import first_max, top_k
 
 WIDTHS = [1, 63, 4096, 4097, 32768, 49153, 262144]
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from onceedit_vllm.dense.search import adamw_logits, exact_tokens
 from onceedit_vllm.fusion.reference import search
-from onceedit_vllm.fusion.search import adamw_logits, exact_tokens
 
 
 def dense_search(

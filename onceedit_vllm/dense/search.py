@@ -2,7 +2,7 @@
 
 With the target at coordinate a* the loss is ``-log(softmax(x) @ c) / C`` with ``c = R_l[:, a*]``, and
 its gradient ``-p_i (c_i - c_mean) / (c_mean C)`` with ``p = softmax(x)``: a step costs O(V), and AdamW
-walks the very path of the dense search in :mod:`~onceedit_vllm.fusion.reference`.
+walks the very path of the dense search (the oracle in ``fusion/reference.py``).
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from onceedit_vllm.fusion.reference import BETAS, COSINE_STEPS, EPS, LOWEST_RATE, WEIGHT_DECAY
-
 if TYPE_CHECKING:
     from torch import Tensor
 
+# DeePEn's public code. The learning rate falls along a cosine that is cut off half-way.
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+WEIGHT_DECAY = 0.01
+COSINE_STEPS = 10
+LOWEST_RATE = 0.25
 # Stands for log 0 where the token is allowed: low enough for any temperature, finite for any sampler.
 FLOOR = -1e4
 # Entries of columns walked at once on a GPU; a walk holds eight float64 numbers for each.

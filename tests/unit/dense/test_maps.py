@@ -3,17 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from onceedit_vllm.alignment import dense
-from onceedit_vllm.alignment.dense import DenseMap
-from onceedit_vllm.alignment.statistics import build_dense_map
-from onceedit_vllm.config import MapKind
+from onceedit_vllm.config import DenseKind
+from onceedit_vllm.dense import maps
+from onceedit_vllm.dense.statistics import build_dense_map
 from tests.unit.alignment.toys import toy_embeddings
 
-KINDS: list[MapKind] = ["eq16", "deepen", "calibrated"]
+KINDS: list[DenseKind] = ["eq16", "deepen", "calibrated"]
 SIZE, ANCHORS = 60, torch.tensor([3, 0, 59, 17, 22, 41, 8])
 
 
-def reference(kind: MapKind, embeddings: torch.Tensor, anchors: torch.Tensor, tau: float) -> torch.Tensor:
+def reference(kind: DenseKind, embeddings: torch.Tensor, anchors: torch.Tensor, tau: float) -> torch.Tensor:
     """The whole matrix, in float64, straight from the definitions."""
     e = embeddings.double()
     if kind == "calibrated":
@@ -25,16 +24,14 @@ def reference(kind: MapKind, embeddings: torch.Tensor, anchors: torch.Tensor, ta
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> MapKind:
+def kind(request: pytest.FixtureRequest) -> DenseKind:
     return request.param
 
 
 @pytest.fixture(params=["whole", "chunked"])
-def made(
-    request: pytest.FixtureRequest, kind: MapKind, monkeypatch: pytest.MonkeyPatch
-) -> tuple[DenseMap, torch.Tensor]:
+def made(request: pytest.FixtureRequest, kind: DenseKind, monkeypatch: pytest.MonkeyPatch) -> tuple:
     if request.param == "chunked":
-        monkeypatch.setattr(dense, "_CHUNK_ENTRIES", 25)
+        monkeypatch.setattr(maps, "_CHUNK_ENTRIES", 25)
     embeddings = toy_embeddings(SIZE, seed=5)
     relative_map = build_dense_map(kind, embeddings, ANCHORS)
     tau = float(relative_map.scale[0]) if kind == "calibrated" else 1.0
@@ -45,7 +42,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-4)
 
 
-def test_rows_columns_and_projection_are_those_of_the_matrix(made: tuple[DenseMap, torch.Tensor]) -> None:
+def test_rows_columns_and_projection_are_those_of_the_matrix(made: tuple) -> None:
     relative_map, matrix = made
     ids = torch.tensor([5, 3, 3, 59])
     close(relative_map.rows(ids), matrix[ids])
@@ -58,7 +55,7 @@ def test_rows_columns_and_projection_are_those_of_the_matrix(made: tuple[DenseMa
     close(relative_map.project(torch.zeros(2, SIZE)), torch.zeros(2, len(ANCHORS)))
 
 
-def test_statistics_are_those_of_the_matrix(made: tuple[DenseMap, torch.Tensor]) -> None:
+def test_statistics_are_those_of_the_matrix(made: tuple) -> None:
     relative_map, matrix = made
     close(relative_map.smallest, matrix.amin(dim=0))
     close(relative_map.largest, matrix.amax(dim=0))
@@ -72,17 +69,17 @@ def test_statistics_are_those_of_the_matrix(made: tuple[DenseMap, torch.Tensor])
     assert (relative_map.vocab_size, relative_map.num_coordinates) == matrix.shape
 
 
-def test_entries_are_those_of_the_matrix(made: tuple[DenseMap, torch.Tensor]) -> None:
+def test_entries_are_those_of_the_matrix(made: tuple) -> None:
     relative_map, matrix = made
     tokens, coordinates = torch.tensor([[5, 3], [59, 0]]), torch.tensor([[6, 0, 6], [2, 2, 1]])
     expected = torch.stack([matrix[t][:, c] for t, c in zip(tokens, coordinates, strict=True)])
     close(relative_map.entries(tokens, coordinates), expected)
 
 
-def test_of_long_rows_only_the_largest_entries_are_kept(kind: MapKind) -> None:
+def test_of_long_rows_only_the_largest_entries_are_kept(kind: DenseKind) -> None:
     relative_map = build_dense_map(kind, toy_embeddings(90, seed=4), torch.arange(0, 90, 2))
-    assert relative_map.peaks.shape == (90, dense.NUM_PEAKS)
-    top = relative_map.rows(torch.arange(90)).topk(dense.NUM_PEAKS + 1, dim=1).values
+    assert relative_map.peaks.shape == (90, maps.NUM_PEAKS)
+    top = relative_map.rows(torch.arange(90)).topk(maps.NUM_PEAKS + 1, dim=1).values
     close(relative_map.peak_values, top[:, :-1])
     close(relative_map.others, top[:, -1])
 
@@ -104,7 +101,7 @@ def test_embeddings_are_kept_as_given_and_no_matrix_is() -> None:
     close(relative_map.rows(ANCHORS), reference("eq16", embeddings, ANCHORS, 1.0)[ANCHORS].float())
 
 
-def test_a_zero_embedding_gives_a_uniform_row(kind: MapKind) -> None:
+def test_a_zero_embedding_gives_a_uniform_row(kind: DenseKind) -> None:
     embeddings = toy_embeddings(SIZE, seed=1)
     embeddings[7] = 0.0
     if kind == "calibrated":

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from onceedit_vllm.alignment.dense import NUM_PEAKS, DenseMap, chunks
-from onceedit_vllm.alignment.largest import top_k
+from onceedit_vllm.dense.maps import NUM_PEAKS, DenseMap, chunks
+from onceedit_vllm.largest import top_k
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onceedit_vllm.config import MapKind
+    from onceedit_vllm.config import DenseKind
 
 # Anchors whose rows the temperature of `calibrated` is found on, evenly spaced.
 _CALIBRATION_ROWS = 512
@@ -25,7 +25,7 @@ Progress = Callable[[int], None]
 
 
 def build_dense_map(
-    kind: MapKind,
+    kind: DenseKind,
     embeddings: Tensor,
     anchor_ids: Tensor,
     *,

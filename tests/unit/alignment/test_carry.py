@@ -4,30 +4,10 @@ import torch
 from tokenizers import AddedToken
 
 from onceedit_vllm.alignment.anchors import Anchors, find_anchors
+from onceedit_vllm.alignment.carry import carry_table
 from onceedit_vllm.alignment.surface import Surface
-from onceedit_vllm.alignment.textual import carry_table, textual_maps
 from onceedit_vllm.config import WEIGHT_TOKEN
 from onceedit_vllm.testing import toy_bpe_tokenizer, toy_sentencepiece_tokenizer
-
-ANCHORS = Anchors(torch.tensor([0, 2]), torch.tensor([4, 1]), "bytes")
-CARRY = torch.tensor([4, 3, 1, -1, 4])
-
-
-def test_maps_share_coordinates_and_leave_no_llm_token_out() -> None:
-    plugin_map, llm_map = textual_maps(ANCHORS, CARRY, llm_size=5)
-    assert plugin_map.num_coordinates == llm_map.num_coordinates == 5
-    assert llm_map.coordinate.tolist() == [2, 1, 3, 4, 0], "anchors first, then private ones"
-    assert plugin_map.coordinate.tolist() == [0, 4, 1, -1, 0]
-    assert (llm_map.rows(torch.arange(5)).sum(dim=0) == 1).all(), "a permutation"
-
-
-def test_rows_columns_and_projection_agree() -> None:
-    for relative_map in textual_maps(ANCHORS, CARRY, llm_size=5):
-        matrix = relative_map.rows(torch.arange(5))
-        assert torch.equal(relative_map.columns(torch.arange(5)), matrix.T)
-        probs = torch.rand(3, 5)
-        torch.testing.assert_close(relative_map.project(probs), probs @ matrix)
-        assert relative_map.bytes_held() == 5 * 8
 
 
 def make_carry(plugin: object, llm: object, size: int) -> tuple[torch.Tensor, Surface, Surface]:

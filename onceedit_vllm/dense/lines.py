@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from cachetools import LRUCache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onceedit_vllm.alignment.dense import DenseMap
+    from onceedit_vllm.dense.maps import DenseMap
 
 
 class LineCache:
@@ -24,18 +24,14 @@ class LineCache:
 
     def __init__(self, compute: Callable[[Tensor], Tensor], max_bytes: int) -> None:
         self._compute = compute
-        self._max_bytes = max_bytes
-        self._lines: OrderedDict[int, Tensor] = OrderedDict()
-        self.bytes_held = 0
+        self._lines: LRUCache[int, Tensor] = LRUCache(max_bytes, getsizeof=lambda line: line.nbytes)
         self.hits = 0
         self.misses = 0
 
     def get(self, ids: Tensor) -> Tensor:
         """(k,) int64 -> (k, width) float32, a new tensor."""
         wanted = ids.tolist()
-        found = {i: self._lines[i] for i in wanted if i in self._lines}
-        for i in found:
-            self._lines.move_to_end(i)
+        found = {i: line for i in wanted if (line := self._lines.get(i)) is not None}
         missing = list(dict.fromkeys(i for i in wanted if i not in found))
         self.misses += len(missing)
         self.hits += len(wanted) - len(missing)
@@ -46,16 +42,15 @@ class LineCache:
                 self._keep(i, found[i])
         return torch.stack([found[i] for i in wanted]) if wanted else self._compute(ids)
 
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of the lines kept."""
+        return int(self._lines.currsize)
+
     def _keep(self, i: int, line: Tensor) -> None:
-        size = line.numel() * line.element_size()
-        if size > self._max_bytes:
-            return
-        # A copy: a view would keep all lines of its batch alive.
-        self._lines[i] = line.clone()
-        self.bytes_held += size
-        while self.bytes_held > self._max_bytes:
-            _, oldest = self._lines.popitem(last=False)
-            self.bytes_held -= oldest.numel() * oldest.element_size()
+        if line.nbytes <= self._lines.maxsize:
+            # A copy: a view would keep all lines of its batch alive.
+            self._lines[i] = line.clone()
 
 
 class MapLines:
