@@ -104,17 +104,7 @@ def test_nothing_is_pickled(file: Path) -> None:
     assert not {"torch.save", "torch.load", "np.load", "numpy.load"} & set(calls)
 
 
-#: To be made with `terminal.progress_bar` when the room is rewritten.
-ELSEWHERE = {"editing/progress.py"}
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        pytest.param(file, id=name, marks=[pytest.mark.xfail(strict=True)] if name in ELSEWHERE else [])
-        for file, name in zip(FILES, IDS, strict=True)
-    ],
-)
+@pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_bars_are_made_by_the_terminal(file: Path) -> None:
     """One made elsewhere would print into the log of what libraries print."""
     if room_of(file) == "terminal":
