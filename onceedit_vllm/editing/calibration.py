@@ -13,9 +13,10 @@ from onceedit_vllm.evidence import sigmoid
 #: With a subject named, few prompts are wrong and a missed edit is the likelier harm; without, alpha alone
 #: must keep all other traffic out. Above the highest, noise decides.
 LOWEST_WITH_SUBJECT, LOWEST_ALONE, HIGHEST = 0.1, 0.5, 0.95
-#: Generated wordings are easier than those of people by about this much log-odds: on development facts the
-#: evidence on people's wordings fell that far below, while other questions about the subject fared alike.
-EASIER = 2.0
+#: What is generated is easier to recognise than what people write, and harder to refuse. On development facts
+#: the evidence for people's wordings lay about this much log-odds below that for generated ones, and people's
+#: other questions about the subject opened a third as often as generated ones.
+EASIER, HARDER = 2.0, 1 / 3
 
 
 class Calibration(NamedTuple):
@@ -54,7 +55,7 @@ def calibrate(
     asked, named = [_harder(r.evidence) for r in positives], [r.evidence for r in same_subject]
     alone = [r.alpha for r in (*same_subject, *others)]
     return Thresholds(
-        _cut(asked, named, LOWEST_WITH_SUBJECT, 1.0),
+        _cut(asked, named, LOWEST_WITH_SUBJECT, HARDER),
         _cut([r.alpha for r in positives], alone, LOWEST_ALONE, 3.0),
     )
 
@@ -89,7 +90,7 @@ def _cut(positives: Sequence[float], negatives: Sequence[float], lowest: float, 
     threshold = round(cuts[best], 4)
     true_rate, false_rate = rates(threshold)
     reason = (
-        f"least cost (a false opening counts {weight:g} times) on {len(positives)} held-out wordings of the "
+        f"least cost (a false opening counts {weight:.2g} times) on {len(positives)} held-out wordings of the "
         f"edits and {len(negatives)} held-out prompts outside them: opens on {true_rate:.1%} and "
         f"{false_rate:.1%}"
     )

@@ -100,7 +100,7 @@ class EditingLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = self._config.learning_rate * self._schedule(self.course.steps)
         losses = self._losses(examples)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         nn.utils.clip_grad_norm_(self._weights.values(), _LARGEST_GRADIENT_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad()
