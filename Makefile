@@ -8,12 +8,13 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 # With a terminal pip shows its bars, without one only its errors.
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-input $$([ -t 1 ] || echo -qq)
 
-.PHONY: help venv demo models lint test bench clean
+.PHONY: help venv demo models lint check test bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up, edit SmolLM2 once, and ask two LLMs served by vLLM"
-	@echo "make test    set up, then lint, types and all tests"
+	@echo "make check   set up, then lint, types and unit tests: two minutes on 2 cores, once set up"
+	@echo "make test    the same, then the tests with real models, several processes and real engines"
 	@echo "make lint    set up, then ruff, mypy and import-linter"
 	@echo "make venv    set up only, into $(VENV) (EXTRA=gpu on GPU machines)"
 	@echo "make models  set up, and fetch the two small models into the cache"
@@ -61,8 +62,11 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-test: lint models
-	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e
+check: lint
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/unit
+
+test: check models
+	$(BIN)/python -m pytest tests/integration tests/e2e
 
 bench: models
 	$(BIN)/python benchmarks/fusion.py --out benchmarks/results/fusion-cpu.json

@@ -185,18 +185,31 @@ def test_bad_numbers_leave_a_row_alone(fuse: Fuse, place: str, value: float) -> 
         assert assert_fused(fuse, batch, left={1, 2}) == [SEARCHED, LEFT, LEFT, SAMPLED]
 
 
-def winner_of(fuse: Fuse, logits: dict[int, float], said: dict[int, float], alpha: float = 0.5) -> int:
-    """The winner of ten tokens, of which the first seven are plug-in tokens too."""
-    row, log_probs = torch.full((1, 10), -1e4), torch.full((1, 7), -INF)
-    for token, logit in logits.items():
-        row[0, token] = logit
-    for token, p in said.items():
-        log_probs[0, token] = math.log(p)
-    given = (row, torch.tensor([0]), log_probs, torch.tensor([alpha]), torch.tensor([True]))
+def winners_of(fuse: Fuse, cases: list[tuple[dict[int, float], dict[int, float], float]]) -> list[int]:
+    """The winners of ten tokens, of which the first seven are plug-in tokens too.
+
+    Args:
+        fuse: The path under test.
+        cases: Per row the LLM's logits, the plug-in's probabilities, and alpha.
+    """
+    n = len(cases)
+    logits, log_probs = torch.full((n, 10), -1e4), torch.full((n, 7), -INF)
+    for row, (given, said, _) in enumerate(cases):
+        for token, logit in given.items():
+            logits[row, token] = logit
+        for token, p in said.items():
+            log_probs[row, token] = math.log(p)
+    alpha = torch.tensor([case[2] for case in cases])
     carrier = Carrier.of(torch.arange(7), torch.arange(0), 10, DEVICE)
-    batch = batch_of(*given, carrier=carrier)
-    assert fuse(batch) == [SEARCHED]
-    return int(batch.logits.argmax())
+    tensors = (logits, torch.arange(n), log_probs, alpha, torch.ones(n, dtype=torch.bool))
+    batch = batch_of(*tensors, carrier=carrier)
+    assert fuse(batch) == [SEARCHED] * n
+    return [int(winner) for winner in batch.logits.argmax(dim=1)]
+
+
+def winner_of(fuse: Fuse, logits: dict[int, float], said: dict[int, float], alpha: float = 0.5) -> int:
+    """The same for one row."""
+    return winners_of(fuse, [(logits, said, alpha)])[0]
 
 
 def test_of_equals_the_lowest_wins(fuse: Fuse) -> None:
@@ -221,6 +234,7 @@ def test_a_certain_plugin_wins_where_the_llm_cannot_help_another(fuse: Fuse) -> 
 def test_certain_or_not_the_largest_wins(fuse: Fuse) -> None:
     """Weights around the one at which the winner changes hands: bounds must never decide it wrongly."""
     generator = np.random.default_rng(0)
+    cases, expected = [], []
     for _ in range(40):
         p, q = generator.dirichlet(np.full(10, 0.2)) + 1e-9, generator.dirichlet(np.full(7, 0.2)) + 1e-9
         p, q = p / p.sum(), np.pad(q / q.sum(), (0, 3))
@@ -228,9 +242,10 @@ def test_certain_or_not_the_largest_wins(fuse: Fuse) -> None:
         # Where alpha q + (1 - alpha) p is the same at both.
         meets = (p[llm] - p[plugin]) / ((p[llm] - p[plugin]) + (q[plugin] - q[llm])) if llm != plugin else 0.5
         for alpha in (meets - 1e-3, meets + 1e-3):
-            logits, said = dict(enumerate(np.log(p) + 7)), {i: x for i, x in enumerate(q) if x > 0}
-            expected = int((alpha * q + (1 - alpha) * p).argmax())
-            assert winner_of(fuse, logits, said, float(alpha)) == expected
+            said = {i: x for i, x in enumerate(q) if x > 0}
+            cases.append((dict(enumerate(np.log(p) + 7)), said, float(alpha)))
+            expected.append(int((alpha * q + (1 - alpha) * p).argmax()))
+    assert winners_of(fuse, cases) == expected
 
 
 def test_without_the_plugin_the_llm_decides_however_close(fuse: Fuse) -> None:
