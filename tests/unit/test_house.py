@@ -23,7 +23,6 @@ STILL_LONG = {
     "cli/edit.py": {"command"},
     "cli/generate.py": {"command"},
     "editing/edit.py": {"edit"},
-    "editing/trainer.py": {"_make_trainer"},
     "pack.py": {"write"},
     "runner/assembly.py": {"build_step"},
     "runner/offline.py": {"generate"},
