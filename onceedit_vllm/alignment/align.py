@@ -87,9 +87,10 @@ def _find_tables(
 ) -> tuple[Tables, tuple[str, ...] | None]:
     """From the cache; else made and put there, with what a user should know about that."""
     dense = config.dense_kind is not None
+    # The LLM first: reading the larger of the two tokenizers is the peak of memory.
     identity = {
-        "plugin": plugin.identity(cache, embeddings=dense),
         "llm": llm.identity(cache, embeddings=dense),
+        "plugin": plugin.identity(cache, embeddings=dense),
         "settings": config.model_dump(),
     }
     folder = entry_folder(cache, fingerprint(identity))
