@@ -90,8 +90,8 @@ def _cut(positives: Sequence[float], negatives: Sequence[float], lowest: float, 
     threshold = round(cuts[best], 4)
     true_rate, false_rate = rates(threshold)
     reason = (
-        f"least cost (a false opening counts {weight:.2g} times) on {len(positives)} held-out wordings of the "
-        f"edits and {len(negatives)} held-out prompts outside them: opens on {true_rate:.1%} and "
+        f"least cost (a false opening counts {weight:.2g} times) on {len(positives)} held-out wordings of "
+        f"the edits and {len(negatives)} held-out prompts outside them: opens on {true_rate:.1%} and "
         f"{false_rate:.1%}"
     )
     return Calibration(threshold, true_rate, false_rate, reason)

@@ -60,7 +60,7 @@ def pack_dir(work: Path) -> Path:
         for i, (subject, (prompt, target)) in enumerate(edits)
     ]
     facts.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    config = EditingConfig(learning_rate=3e-3, epochs=40)
+    config = EditingConfig(learning_rate=3e-3, epochs=40, trained_share=1.0)  # the toy has two layers
     return edit(plugin, facts, work / "pack", config=config, progress=False).root
 
 
