@@ -47,19 +47,17 @@ def main() -> None:
         **provenance(),
         "questions_sha256": sha256_of_questions([FACTS, HARDER, UNRELATED]),
     }
+    lines = UNRELATED.read_text(encoding="utf-8").splitlines()
+    name, records, unrelated = "facts", with_harder(load_edits(FACTS)), lines
     if args.data is not None:
-        sets = [("p-paraphrase", load_paraphrases(args.data), [])]
-    else:
-        sets = [("facts", with_harder(load_edits(FACTS)), UNRELATED.read_text(encoding="utf-8").splitlines())]
+        name, records, unrelated = "p-paraphrase", load_paraphrases(args.data), []
     result["trainings"] = []
     for seed in args.seeds[:1] if args.smoke else args.seeds:
         for arithmetic in args.arithmetic[:1] if args.smoke else args.arithmetic:
-            for name, records, unrelated in sets:
-                kept = records[:2] if args.smoke else records
-                config = EditingConfig(seed=seed, **({"epochs": 1} if args.smoke else {}))
-                measured = measure(args, kept, unrelated, config, arithmetic)
-                result["trainings"].append({"set": name, "seed": seed, "arithmetic": arithmetic, **measured})
-                give(result, args.out)
+            config = EditingConfig(seed=seed, **({"epochs": 1} if args.smoke else {}))
+            measured = measure(args, records[:2] if args.smoke else records, unrelated, config, arithmetic)
+            result["trainings"].append({"set": name, "seed": seed, "arithmetic": arithmetic, **measured})
+            give(result, args.out)
 
 
 def with_harder(records: Sequence[EditRecord]) -> list[EditRecord]:

@@ -143,7 +143,7 @@ def measure(
             "text_us": microseconds(scope.text_of, ids, repeats),
             "find_us": microseconds(matcher.find, texts, repeats),
             "verdict_us": microseconds(scope.of, ids, repeats),
-            "out_of_scope": sum(scope.of(prompt) == "out" for prompt in ids) / len(ids),
+            "out_of_scope": sum(scope.of(prompt)[0] == "out" for prompt in ids) / len(ids),
             "missed": missed,
         }
 

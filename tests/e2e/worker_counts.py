@@ -17,4 +17,5 @@ class WorkerCounts:
         processors = runner.input_batch.logitsprocs.all if on_v1 else runner.sampler.logits_processors
         (ours,) = [p for p in processors if isinstance(p, OnceEditLogitsProcessor)]
         step = (ours._v1 or ours._v2)._step  # type: ignore[union-attr]
-        return {**step.tally(), "forwards": step._host._num_tickets}
+        host: Any = step._host
+        return {**step.tally(), "forwards": host._num_tickets}

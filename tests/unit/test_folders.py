@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from onceedit_vllm import folders
 from onceedit_vllm.folders import scratch_folder, sweep_leftovers, write_file, written_folder
 from tests.unit.folder_writer import read_version, write_version
 
@@ -179,7 +178,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr(folders.os, "fsync", full)
+    monkeypatch.setattr("onceedit_vllm.folders.os.fsync", full)
     with pytest.raises(OSError, match="disk full"):
         write_version(tmp_path / "x", "1")
     with pytest.raises(OSError, match="disk full"):
@@ -247,7 +246,7 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def unsupported(*_: object) -> None:
         raise OSError(errno.EBADF, "no locks on folders here")
 
-    monkeypatch.setattr(folders.fcntl, "flock", unsupported)
+    monkeypatch.setattr("onceedit_vllm.folders.fcntl.flock", unsupported)
     (tmp_path / ".x.0123abcd.tmp").mkdir()
     write_version(tmp_path / "x", "1")
     assert names(tmp_path) == [".x.0123abcd.tmp", "x"]  # it may be alive: nobody can tell

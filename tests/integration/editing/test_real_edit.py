@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_edits_are_answered_and_others_left_alone(smollm2: Path, tmp_path: Path)
     assert TextPool(EDITS, None, config).overlaps([*asked, *NOT_ASKED]) == []
     pack = edit(smollm2, EDITS, tmp_path / "pack", config=config, progress=False)
     tokenizer = AutoTokenizer.from_pretrained(pack.model_dir)
-    model = AutoModelForCausalLM.from_pretrained(pack.model_dir, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(pack.model_dir, dtype="float32")
     evidence, matcher = Evidence(EDITS, tokenizer), SubjectMatcher(EDITS)
     wrap = TEMPLATES[pack.manifest.template].wrap
 

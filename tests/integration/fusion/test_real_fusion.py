@@ -10,7 +10,7 @@ from fusion_bench.recorded import Steps, record
 
 from onceedit_vllm.alignment.align import Alignment, align
 from onceedit_vllm.alignment.embeddings import load_embeddings
-from onceedit_vllm.config import FusionConfig, MapKind, Solver
+from onceedit_vllm.config import DenseKind, FusionConfig, Solver
 from onceedit_vllm.dense.bounds import Side
 from onceedit_vllm.dense.lines import MapLines
 from onceedit_vllm.dense.peak import find_peaks
@@ -89,7 +89,7 @@ def steps() -> Steps:
 
 
 @pytest.mark.parametrize("kind", ["calibrated", "eq16", "deepen"])
-def test_the_certificate_on_recorded_steps(kind: MapKind, alignment: Alignment, steps: Steps) -> None:
+def test_the_certificate_on_recorded_steps(kind: DenseKind, alignment: Alignment, steps: Steps) -> None:
     """Both real vocabularies, every 180th anchor, with and without masks, against the whole product."""
     anchors = [ids[::180] for ids in (alignment.anchors.plugin_ids, alignment.anchors.llm_ids)]
     tables = [load_embeddings(real_folder(name)) for name in ("smollm2-135m", "gemma-3-270m")]

@@ -22,7 +22,7 @@ def save_through_transformers(file: Path, out: Path) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
     # The weights are plain by now, though these two say otherwise; saving is refused while they do.
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]  # as transformers itself would not
     del model.config.quantization_config
     model.save_pretrained(out)
 

@@ -30,7 +30,12 @@ def test_a_line_now_and_then_and_only_when_something_changed(lines, monkeypatch)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     counts = {"gated": 1, "bypassed": 2, "failures": 0}
     reads = []
-    summary = Summary(lambda: reads.append(clock[0]) or dict(counts), 10.0)
+
+    def read() -> dict[str, int]:
+        reads.append(clock[0])
+        return dict(counts)
+
+    summary = Summary(read, 10.0)
     for now in (101.0, 109.9, 110.0, 111.0, 120.1, 125.0):
         clock[0] = now
         summary.tick()

@@ -41,7 +41,7 @@ def applied(adapter, num_rows=4):
 
 
 def test_rows_follow_their_requests(adapter):
-    outputs = [[], []]
+    outputs: list[list[int]] = [[], []]
     adapter.update_state(
         batch_update(added=[(0, greedy(), [1], outputs[0]), (1, greedy(), [EDITED], outputs[1])])
     )
@@ -132,7 +132,7 @@ def test_what_the_engine_does_not_let_a_request_decide_is_left_out(
 
 
 def test_a_token_still_on_the_device_is_waited_for(adapter):
-    output = []
+    output: list[int] = []
     adapter.update_state(batch_update(added=[(0, greedy(), [EDITED], output)]))
     applied(adapter)
     output.append(-1)

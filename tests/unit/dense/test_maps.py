@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def kind(request: pytest.FixtureRequest) -> DenseKind:
 
 
 @pytest.fixture(params=["whole", "chunked"])
-def made(request: pytest.FixtureRequest, kind: DenseKind, monkeypatch: pytest.MonkeyPatch) -> tuple:
+def made(request: pytest.FixtureRequest, kind: DenseKind, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
     if request.param == "chunked":
         monkeypatch.setattr(maps, "_CHUNK_ENTRIES", 25)
     embeddings = toy_embeddings(SIZE, seed=5)
@@ -42,7 +44,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-4)
 
 
-def test_rows_columns_and_projection_are_those_of_the_matrix(made: tuple) -> None:
+def test_rows_columns_and_projection_are_those_of_the_matrix(made: tuple[Any, ...]) -> None:
     relative_map, matrix = made
     ids = torch.tensor([5, 3, 3, 59])
     close(relative_map.rows(ids), matrix[ids])
@@ -55,7 +57,7 @@ def test_rows_columns_and_projection_are_those_of_the_matrix(made: tuple) -> Non
     close(relative_map.project(torch.zeros(2, SIZE)), torch.zeros(2, len(ANCHORS)))
 
 
-def test_statistics_are_those_of_the_matrix(made: tuple) -> None:
+def test_statistics_are_those_of_the_matrix(made: tuple[Any, ...]) -> None:
     relative_map, matrix = made
     close(relative_map.smallest, matrix.amin(dim=0))
     close(relative_map.largest, matrix.amax(dim=0))
@@ -69,7 +71,7 @@ def test_statistics_are_those_of_the_matrix(made: tuple) -> None:
     assert (relative_map.vocab_size, relative_map.num_coordinates) == matrix.shape
 
 
-def test_entries_are_those_of_the_matrix(made: tuple) -> None:
+def test_entries_are_those_of_the_matrix(made: tuple[Any, ...]) -> None:
     relative_map, matrix = made
     tokens, coordinates = torch.tensor([[5, 3], [59, 0]]), torch.tensor([[6, 0, 6], [2, 2, 1]])
     expected = torch.stack([matrix[t][:, c] for t, c in zip(tokens, coordinates, strict=True)])

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from onceedit_vllm.config import MapKind
+from onceedit_vllm.config import DenseKind, MapKind
 from onceedit_vllm.dense import bounds, peak
 from onceedit_vllm.dense.bounds import Side
 from onceedit_vllm.dense.lines import MapLines
@@ -30,7 +30,7 @@ def whole(relative_map: DenseMap) -> torch.Tensor:
 class Pair:
     """Two toy maps, and the same as matrices."""
 
-    def __init__(self, kind: MapKind, width: int = 16) -> None:
+    def __init__(self, kind: DenseKind, width: int = 16) -> None:
         generator = torch.Generator().manual_seed(3)
         maps = [
             build_dense_map(

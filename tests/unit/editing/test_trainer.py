@@ -60,7 +60,7 @@ def test_steps_are_plain_adamw(plugin: EditablePlugIn, tmp_path: Path) -> None:
     before = {name: weight.detach().clone() for name, weight in plugin.trained().items()}
     tensors = to_tensors(batch, plugin)
     plugin.model.train()
-    joint_loss(run_forward(plugin, tensors), tensors, QUICK.weight_lambda).total.backward()  # type: ignore[no-untyped-call]
+    joint_loss(run_forward(plugin, tensors), tensors, QUICK.weight_lambda).total.backward()
     gradients = {name: weight.grad for name, weight in plugin.trained().items() if weight.grad is not None}
     norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
     clipped = {name: g.clone() * min(1.0, 1.0 / (float(norm) + 1e-6)) for name, g in gradients.items()}

@@ -11,6 +11,7 @@ import pytest
 
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.models import Recipe, convert
+from onceedit_vllm.models.recipes import CHECK_PROMPT
 from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_sentencepiece_tokenizer
 
 
@@ -110,7 +111,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Recipe]:
     folder = save_toy_model(tmp_path / "toy")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    ids = tokenizer(convert.CHECK_PROMPT)["input_ids"]
+    ids = tokenizer(CHECK_PROMPT)["input_ids"]
     with torch.inference_mode():
         answer = tokenizer.decode(model(torch.tensor([ids])).logits[0, -1].argmax())
     monkeypatch.setattr(convert, "CHECK_ANSWER", answer)

@@ -207,10 +207,9 @@ def test_a_hub_model_at_a_revision(tmp_path: Path) -> None:
         save_toy_model(repository / "snapshots" / commit)
         (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / revision).write_text(commit)
-    for revision, commit in ((None, "a" * 40), ("v2", "b" * 40), ("b" * 40, "b" * 40)):
-        found = fetch_from_hub(
-            "someone/some-model", progress=False, revision=revision, cache_dir=str(tmp_path)
-        )
+    asked: tuple[tuple[str | None, str], ...] = ((None, "a" * 40), ("v2", "b" * 40), ("b" * 40, "b" * 40))
+    for wanted, commit in asked:
+        found = fetch_from_hub("someone/some-model", progress=False, revision=wanted, cache_dir=str(tmp_path))
         assert found == repository / "snapshots" / commit
 
 

@@ -173,4 +173,5 @@ def some_step(
 ) -> FusionStep:
     """A step of which the host, the synchroniser and the fuser are not the real thing."""
     evidence = Evidence(EDITS, FakeTokenizer())
-    return FusionStep(host, FakeSync(), FakeFuser(), gate or Gate(0.5), evidence, scope, **settings)
+    stand_ins: Any = (FakeSync(), FakeFuser())
+    return FusionStep(host, *stand_ins, gate or Gate(0.5), evidence, scope, **settings)
