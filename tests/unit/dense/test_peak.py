@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from onceedit_vllm.config import DenseKind, MapKind
+from onceedit_vllm.config import DenseKind
 from onceedit_vllm.dense import bounds, peak
 from onceedit_vllm.dense.bounds import Side
 from onceedit_vllm.dense.lines import MapLines
@@ -16,7 +16,7 @@ from onceedit_vllm.dense.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS, P
 from onceedit_vllm.dense.statistics import build_dense_map
 from tests.unit.alignment.toys import toy_embeddings
 
-KINDS: list[MapKind] = ["calibrated", "eq16", "deepen"]
+KINDS: list[DenseKind] = ["calibrated", "eq16", "deepen"]
 V_S, V_L, A = 300, 400, 200
 
 

@@ -173,5 +173,6 @@ def some_step(
 ) -> FusionStep:
     """A step of which the host, the synchroniser and the fuser are not the real thing."""
     evidence = Evidence(EDITS, FakeTokenizer())
-    stand_ins: Any = (FakeSync(), FakeFuser())
-    return FusionStep(host, *stand_ins, gate or Gate(0.5), evidence, scope, **settings)
+    sync: Any = FakeSync()
+    fuser: Any = FakeFuser()
+    return FusionStep(host, sync, fuser, gate or Gate(0.5), evidence, scope, **settings)
