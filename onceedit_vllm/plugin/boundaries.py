@@ -1,13 +1,7 @@
-"""Where a text may be cut so that both halves, tokenized apart, give the tokens of the whole.
+"""Where a tokenizer allows a text to be cut, read once from its own description.
 
-Two kinds of tokenizer allow a proof, made once from the tokenizer's own description:
-
-- a regex pre-tokenizer (GPT-2, SmolLM2, Qwen, Llama-3, ...): no match holds both characters at the
-  cut, so the cut is a border between two pre-tokens in every context;
-- BPE without pre-tokenization (Llama-2, Mistral, Gemma): no token holds the two characters side by
-  side, so no merge crosses the cut.
-
-Anything else gets no rule, and its texts are tokenized whole.
+GPT-2, SmolLM2, Qwen, Llama-3 and others split by a regex; Llama-2, Mistral and Gemma are BPE without
+pre-tokenization. Anything else gets no rule, and its texts are tokenized whole.
 """
 
 from __future__ import annotations
@@ -15,76 +9,18 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models
 
-from onceedit_vllm.plugin.char_cells import MARK, WHITESPACE, cell_of
-from onceedit_vllm.plugin.regex_pairs import RegexPairs, UnprovenError, analyse
-
-METASPACE = "▁"
+from onceedit_vllm.plugin.cuts import METASPACE, BigramCuts, CutRule, RegexCuts, UnprovenError, scanner
 
 #: The regex inside the tokenizers library's ByteLevel pre-tokenizer.
 _BYTE_LEVEL_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+#: Unicode's and ASCII's, as the Punctuation pre-tokenizer has it.
+_PUNCTUATION = r"[\p{P}\$\+<=>\^`\|~]"
 #: Pre-tokenizers that may follow: they work on one piece at a time, whatever its neighbours.
 _PIECEWISE = ("Split", "Digits", "Punctuation", "ByteLevel", "Whitespace", "WhitespaceSplit")
-
-
-class CutRule(Protocol):
-    """Says between which two neighbouring characters a text may be cut."""
-
-    def allows(self, left: str, right: str) -> bool:
-        """True when every text may be cut between these two characters, whatever is around."""
-
-
-def last_cut(rule: CutRule, text: str, start: int) -> int:
-    """The last position in ``start..len(text)-1`` where `text` may be cut, 0 if there is none."""
-    for position in range(len(text) - 1, max(start, 1) - 1, -1):
-        if rule.allows(text[position - 1], text[position]):
-            return position
-    return 0
-
-
-@dataclass(frozen=True)
-class RegexCuts:
-    """Cuts at the borders of regex pre-tokens.
-
-    Attributes:
-        stages: The splitting stages that see the text itself, in order.
-        joined: Pairs of characters inside some added token.
-        composes: The normalizer is NFC, which may join a character and the marks after it.
-    """
-
-    stages: tuple[RegexPairs, ...]
-    joined: frozenset[str] = field(repr=False)
-    composes: bool
-
-    def allows(self, left: str, right: str) -> bool:
-        """See :class:`CutRule`."""
-        before, after = cell_of(left), cell_of(right)
-        # A look-ahead is only ever taken from behind whitespace (see `analyse`).
-        if not before or not after or before & WHITESPACE or _pair(left, right) in self.joined:
-            return False
-        if self.composes and not (_stands_alone(left, before) and _stands_alone(right, after)):
-            return False
-        for stage in self.stages:
-            if stage.allows(before, after):
-                return False
-            if stage.covers & (before | after):
-                return True  # one of the two is matched, and not together with the other
-        return False
-
-
-@dataclass(frozen=True)
-class BigramCuts:
-    """Cuts between characters that no token of the vocabulary holds side by side."""
-
-    joined: frozenset[str] = field(repr=False)
-
-    def allows(self, left: str, right: str) -> bool:
-        """See :class:`CutRule`."""
-        return _pair(left, right) not in self.joined
 
 
 def cut_rule(core: Tokenizer) -> CutRule | None:
@@ -100,10 +36,14 @@ def cut_rule(core: Tokenizer) -> CutRule | None:
             normalizer, pre_tokenizer, prefixes_alone=not extracted
         ):
             return BigramCuts(_bigrams(vocabulary))
-        stages = _stages(pre_tokenizer, prefixes_alone=not extracted)
         if not _is_deterministic(core) or any(step["type"] != "NFC" for step in normalizer):
             return None
-        return RegexCuts(stages, _bigrams(_spellings(added)), composes=bool(normalizer))
+        return RegexCuts(
+            tuple(map(scanner, _stages(pre_tokenizer, prefixes_alone=not extracted))),
+            _bigrams(_spellings(added)),
+            lead=" " if any(step.get("add_prefix_space") for step in pre_tokenizer) else "",
+            normalize=core.normalizer.normalize_str if normalizer else None,
+        )
     except UnprovenError:
         return None
 
@@ -121,10 +61,6 @@ def _unfolded(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _unfolded(child)
 
 
-def _pair(left: str, right: str) -> str:
-    return (left + right).replace(" ", METASPACE)
-
-
 def _bigrams(texts: Iterable[str]) -> frozenset[str]:
     """All pairs of neighbouring characters, a space spelled ``▁``."""
     spelled = (text.replace(" ", METASPACE) for text in texts)
@@ -135,13 +71,6 @@ def _spellings(added: Iterable[AddedToken]) -> Iterator[str]:
     for token in added:
         yield token.content
         yield unicodedata.normalize("NFC", token.content)
-
-
-def _stands_alone(character: str, cell: int) -> bool:
-    """True when NFC neither joins this character to the one before nor to marks of another text."""
-    # The only starters that compose backwards, marks aside: Hangul vowels and final consonants,
-    # and letters of scripts beyond the basic plane.
-    return not cell & MARK and character < "\U00010000" and not "ᅠ" <= character <= "ᇿ"
 
 
 def _is_deterministic(core: Tokenizer) -> bool:
@@ -186,13 +115,13 @@ def _spells_spaces(
     return spelled
 
 
-def _stages(pre_tokenizer: list[dict[str, Any]], *, prefixes_alone: bool) -> tuple[RegexPairs, ...]:
-    """The stages that decide the cuts: all up to one that respells the text.
+def _stages(pre_tokenizer: list[dict[str, Any]], *, prefixes_alone: bool) -> list[str]:
+    """The regexes that decide the cuts: all up to one that respells the text.
 
     Raises:
         UnprovenError: There is none, or a stage of no known kind.
     """
-    stages: list[RegexPairs] = []
+    stages: list[str] = []
     respelled = False
     for i, step in enumerate(pre_tokenizer):
         if step.get("add_prefix_space") and (i > 0 or not prefixes_alone):
@@ -205,19 +134,20 @@ def _stages(pre_tokenizer: list[dict[str, Any]], *, prefixes_alone: bool) -> tup
             raise UnprovenError(step["type"])
     if not stages:
         raise UnprovenError("no pre-tokenizer splits the text")
-    return tuple(stages)
+    return stages
 
 
-def _stage(step: dict[str, Any]) -> RegexPairs:
+def _stage(step: dict[str, Any]) -> str:
+    """What a step takes as pieces."""
     kind = step["type"]
-    if kind == "ByteLevel" and step.get("use_regex", True):
-        return analyse(_BYTE_LEVEL_REGEX)
+    if kind == "ByteLevel":
+        return _BYTE_LEVEL_REGEX
     if kind == "Split" and step["behavior"] == "Isolated" and not step["invert"]:
         pattern: dict[str, str] = step["pattern"]
         if "Regex" in pattern:
-            return analyse(pattern["Regex"])
+            return pattern["Regex"]
     if kind == "Digits":
-        return analyse(r"\p{N}" if step["individual_digits"] else r"\p{N}+")
+        return r"\p{N}" if step["individual_digits"] else r"\p{N}+"
     if kind == "Punctuation" and step["behavior"] in ("Isolated", "Contiguous"):
-        return analyse(r"[\p{P}\p{S}]+")
+        return _PUNCTUATION if step["behavior"] == "Isolated" else f"{_PUNCTUATION}+"
     raise UnprovenError(kind)

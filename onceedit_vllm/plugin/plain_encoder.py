@@ -5,15 +5,29 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 
 from onceedit_vllm.config import WEIGHT_TOKEN
 from onceedit_vllm.errors import ModelError
-from onceedit_vllm.plugin.boundaries import CutRule, cut_rule, steps_of
+from onceedit_vllm.plugin.boundaries import cut_rule, steps_of
+from onceedit_vllm.plugin.cuts import NO_CUT, Cut, CutRule
 
-Encode = Callable[[str], list[int]]
+
+class Encoded(NamedTuple):
+    """A text's tokens.
+
+    Attributes:
+        ids: Plain tokens, no specials.
+        cut: The last place where the text may be cut: no further text changes the ids before it.
+    """
+
+    ids: list[int]
+    cut: Cut
+
+
+Encode = Callable[[str], Encoded]
 
 
 class PlainEncoder:
@@ -26,7 +40,7 @@ class PlainEncoder:
 
     Attributes:
         leading_ids: The special tokens that the tokenizer puts before every text (BOS, or none).
-        cut_rule: Where texts may be cut, None where that cannot be proven.
+        cut_rule: Where texts may be cut, None where that is not known.
         num_characters: Characters encoded so far, to count the work.
 
     Raises:
@@ -44,13 +58,13 @@ class PlainEncoder:
         else:
             plain = _plain_copy(core, _special_texts(tokenizer))
             self.cut_rule = cut_rule(plain)
-            self._from_start = _encode(plain)
-            self._from_cut = _encode(_without_prefix(plain))
+            self._from_start = _encode(plain, self.cut_rule)
+            self._from_cut = _encode(_without_prefix(plain), self.cut_rule)
         self.leading_ids = _leading_ids(tokenizer, self._from_start)
         self._refuse_control_tokens(tokenizer)
 
-    def encode(self, text: str, *, at_start: bool) -> list[int]:
-        """Plain tokens of `text`; False: it continues a text that was cut before it."""
+    def encode(self, text: str, *, at_start: bool) -> Encoded:
+        """The tokens of `text`; False: it continues a text that was cut before it."""
         self.num_characters += len(text)
         return self._from_start(text) if at_start else self._from_cut(text)
 
@@ -58,7 +72,7 @@ class PlainEncoder:
         unknown = getattr(tokenizer, "unk_token_id", None)
         for text in _special_texts(tokenizer):
             index = tokenizer.convert_tokens_to_ids(text)
-            if index not in (None, unknown) and index in self._from_start(text):
+            if index not in (None, unknown) and index in self._from_start(text).ids:
                 raise ModelError(
                     f"the plug-in's tokenizer reads its control token {text!r} out of plain text, so a "
                     "prompt could inject it; use a plug-in with a BPE tokenizer"
@@ -81,6 +95,7 @@ def _plain_copy(core: Tokenizer, special: list[str]) -> Tokenizer:
         ) from error
     plain.no_truncation()
     plain.no_padding()
+    plain.post_processor = None  # it may trim spaces off the offsets
     known = [text for text in special if plain.token_to_id(text) is not None]
     plain.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in known])
     plain.encode_special_tokens = True
@@ -116,9 +131,10 @@ def _drop_prefix(parent: Any, key: str | int) -> None:
         node["add_prefix_space"] = False
 
 
-def _encode(core: Tokenizer) -> Encode:
-    def encode(text: str) -> list[int]:
-        return core.encode(text, add_special_tokens=False).ids
+def _encode(core: Tokenizer, rule: CutRule | None) -> Encode:
+    def encode(text: str) -> Encoded:
+        encoding = core.encode(text, add_special_tokens=False)
+        return Encoded(encoding.ids, NO_CUT if rule is None else rule.last_cut(text, encoding))
 
     return encode
 
@@ -126,14 +142,14 @@ def _encode(core: Tokenizer) -> Encode:
 def _slow_encode(tokenizer: Any) -> Encode:
     plain = copy.deepcopy(tokenizer)
 
-    def encode(text: str) -> list[int]:
-        return list(plain.encode(text, add_special_tokens=False, split_special_tokens=True))
+    def encode(text: str) -> Encoded:
+        return Encoded(list(plain.encode(text, add_special_tokens=False, split_special_tokens=True)), NO_CUT)
 
     return encode
 
 
 def _leading_ids(tokenizer: Any, encode: Encode) -> tuple[int, ...]:
-    whole, plain = list(tokenizer.encode("a")), encode("a")
+    whole, plain = list(tokenizer.encode("a")), encode("a").ids
     for start in range(len(whole) - len(plain) + 1):
         if whole[start : start + len(plain)] == plain:
             return tuple(whole[:start])

@@ -2,7 +2,7 @@
 
 The LLM's tokens are bytes; their text, behind the template's prefix and around its suffix, is what
 the plug-in must have read: ``ids == leading specials + encode(prefix + prompt + suffix + output)``,
-after any number of tokens. Only the text since the last provable cut is encoded again.
+after any number of tokens. Only the text since the last cut is encoded again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.plugin.boundaries import last_cut
 from onceedit_vllm.plugin.plain_encoder import PlainEncoder
 
 if TYPE_CHECKING:
@@ -192,15 +191,12 @@ class SyncedText:
 
     def _append(self, text: str) -> None:
         """Add text: encode the tail again, and settle what lies before its last cut."""
-        encoder = self._sync.encoder
-        joint = len(self._tail)
-        tail = self._tail + text
-        cut = last_cut(encoder.cut_rule, tail, joint) if encoder.cut_rule is not None else 0
-        settled = encoder.encode(tail[:cut], at_start=self._tail_is_start) if cut else []
-        self._tail_is_start = self._tail_is_start and not cut
-        self._tail = tail[cut:]
-        self._ids[self._num_settled :] = settled + encoder.encode(self._tail, at_start=self._tail_is_start)
-        self._num_settled += len(settled)
+        self._tail += text
+        ids, cut = self._sync.encoder.encode(self._tail, at_start=self._tail_is_start)
+        self._ids[self._num_settled :] = ids
+        self._num_settled += cut.num_tokens
+        self._tail = self._tail[cut.num_characters :]
+        self._tail_is_start = self._tail_is_start and not cut.num_characters
 
     def _move_window(self) -> bool:
         """Bring the window to where it belongs; True when it moved."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onceedit_vllm.plugin.boundaries import BigramCuts, RegexCuts
-from tests.integration.plugin.tokenizers_for_sync import REAL, real_surface, real_sync, real_tokenizer
+from onceedit_vllm.plugin.cuts import BigramCuts, RegexCuts
+from tests.integration.plugin.tokenizers_for_sync import MORE, REAL, real_surface, real_sync, real_tokenizer
 from tests.unit.plugin.sync_cases import check_following, expected_ids, llm_tokens, plain_ids
 
 pytestmark = pytest.mark.integration
@@ -15,6 +17,15 @@ pytestmark = pytest.mark.integration
 PROSE = "The mother tongue of Danielle Darrieux, who wasn't born in 1917, is French. "
 CODE = "def add(first, second):\n    # adds 2 numbers\n\treturn first+second  # ok?\n\n\n"
 CJK = "東京は日本の首都です。人口は約1400万人、面積は2194平方キロメートル。北京是中国的首都，"
+#: What regexes, normalizers and merges treat apart: contractions, digits in groups, runs of whitespace,
+#: marks, Hangul letters, characters newer than some tables, looks of control tokens.
+NASTY = (
+    "a", "e", "s", "re", "LL", "ß", "ſ", "'", "’", '"', "1", "23", "²", "٣", " ", "  ", "\n", "\r\n", "\t",
+    "\u00a0", "\u3000", "\x1c", "\x85", "!", "...", "_", "-", "=" * 8, "\u0301", "\u0323", "\u0344", "é",
+    "\u212b", "\u09c7", "\u09be", "ᄒ", "ᅡ", "ᆫ", "하", "語", "。", "，", "か", "\u3099", "हि", "\u094d", "א",
+    "😀", "\U0001fae8", "\u200d", "\ufe0f", "🏽", "\u0295", "\u1c89", "\u0558", "\uffff", "\ufffd", "▁", "Ġ",
+    "<|im_end|>", "<s>", "</s>", "<eos>", "<0x41>", "<table>", "<tool_call>", "<|fim_prefix|>",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("llm", REAL)
@@ -27,16 +38,42 @@ def test_ids_are_those_of_the_whole_text(plugin: str, llm: str, data: st.DataObj
     check_following(data.draw, real_sync(plugin, llm), real_tokenizer(plugin), prompt_ids, output_ids)
 
 
+@pytest.mark.parametrize("plugin", MORE)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_ids_of_more_plugins_are_those_of_the_whole_text(plugin: str, data: st.DataObject) -> None:
+    tokens = llm_tokens(real_tokenizer("gpt2"), real_surface("gpt2"))
+    prompt_ids, output_ids = data.draw(tokens), data.draw(tokens)
+    check_following(data.draw, real_sync(plugin, "gpt2"), real_tokenizer(plugin), prompt_ids, output_ids)
+
+
+@pytest.mark.parametrize("plugin", [*REAL, *MORE])
+def test_ids_are_those_of_the_whole_text_however_it_is_split(plugin: str) -> None:
+    tokenizer, sync, surface = real_tokenizer(plugin), real_sync(plugin, "gpt2"), real_surface("gpt2")
+    chance = random.Random(20)
+    for _ in range(400):
+        alphabet = chance.sample(NASTY, chance.randint(2, len(NASTY)))
+        following, text = sync.start([]), ""
+        for _ in range(chance.randint(1, 12)):
+            piece = "".join(chance.choices(alphabet, k=chance.randint(1, 6)))
+            following.extend([surface.id_of[bytes([byte])] for byte in piece.encode()])
+            text += piece
+            assert following.ids == [*sync.encoder.leading_ids, *plain_ids(tokenizer, text)], ascii(text)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("smollm2", RegexCuts), ("gpt2", RegexCuts), ("gemma", BigramCuts), ("llama2", BigramCuts)],
-)
-def test_all_four_allow_a_proof(name: str, kind: type) -> None:
+    [
+        ("smollm2", RegexCuts), ("gpt2", RegexCuts), ("gemma", BigramCuts), ("llama2", BigramCuts),
+        ("mistral", BigramCuts), ("qwen", RegexCuts), ("llama3", RegexCuts),
+    ],
+)  # fmt: skip
+def test_all_allow_a_proof(name: str, kind: type) -> None:
     assert isinstance(real_sync(name, name).encoder.cut_rule, kind)
 
 
 @pytest.mark.parametrize("text", [PROSE, CODE, CJK], ids=["prose", "code", "cjk"])
-@pytest.mark.parametrize("plugin", REAL)
+@pytest.mark.parametrize("plugin", [*REAL, *MORE])
 def test_work_per_token_does_not_grow_with_the_text(plugin: str, text: str) -> None:
     sync = real_sync(plugin, "gpt2")
     ids = plain_ids(real_tokenizer("gpt2"), text * 30)

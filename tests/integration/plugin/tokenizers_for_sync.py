@@ -1,8 +1,9 @@
-"""Four real tokenizers, each usable as the plug-in's and as the LLM's."""
+"""Real tokenizers: four that serve as the plug-in's and as the LLM's, and more plug-ins'."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,24 @@ import pytest
 
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.plugin.textsync import TextSync
-from tests.real_tokenizers import gpt2_tokenizer, llama2_tokenizer
+from tests.real_tokenizers import (
+    gpt2_tokenizer,
+    llama2_tokenizer,
+    llama3_tokenizer,
+    mistral_tokenizer,
+    qwen_tokenizer,
+)
 
 REAL = ("smollm2", "gemma", "llama2", "gpt2")
+MORE = ("mistral", "qwen", "llama3")
 _MODELS = {"smollm2": "smollm2-135m", "gemma": "gemma-3-270m"}
+_FROM_NPM: dict[str, Callable[[], Any]] = {
+    "llama2": llama2_tokenizer,
+    "gpt2": gpt2_tokenizer,
+    "mistral": mistral_tokenizer,
+    "qwen": qwen_tokenizer,
+    "llama3": llama3_tokenizer,
+}
 
 
 def real_model_folder(name: str) -> Path:
@@ -30,10 +45,8 @@ def real_model_folder(name: str) -> Path:
 @cache
 def real_tokenizer(name: str) -> Any:
     """A real tokenizer; skips the test where it cannot be had."""
-    if name == "llama2":
-        return llama2_tokenizer()
-    if name == "gpt2":
-        return gpt2_tokenizer()
+    if name in _FROM_NPM:
+        return _FROM_NPM[name]()
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(real_model_folder(_MODELS[name]))

@@ -18,7 +18,7 @@ FRAGMENTS = (
     "\ufffd", "\x00", "\x1c", "\u00a0", "\u3000", "\u2028", "<|im_end|>", "<|endoftext|>",
     "<s>", "</s>", "<eos>", "<bos>", "<unk>", "[WEIGHT]", "<0x41>", "<table>", "a b", "▁", "▁▁",
     "Ġ", "def f(x):\n    return x\n", "http://x.y/z?q=1", "!!!", "...", "_", "-" * 20, "A" * 30,
-    ">▁</", "> </",
+    ">▁</", "> </", '"', '"To be, or', "\u0295", "\u1c89", "\U0001fae8", "\uffff", "ſ",
 )  # fmt: skip
 
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=14).map("".join)

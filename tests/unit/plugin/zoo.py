@@ -48,7 +48,8 @@ def _rebuilt(tokenizer: PreTrainedTokenizerFast, **parts: Any) -> PreTrainedToke
     )
 
 
-def _regex(pattern: str, *earlier: dict[str, Any], **parts: Any) -> PreTrainedTokenizerFast:
+def with_regex(pattern: str, *earlier: dict[str, Any], **parts: Any) -> PreTrainedTokenizerFast:
+    """The byte-level one with another pre-tokenizer."""
     steps = [*earlier, _SPLIT | {"pattern": {"Regex": pattern}}, _BYTES]
     pre_tokenizer = {"type": "Sequence", "pretokenizers": steps}
     return _rebuilt(_byte_level(), pre_tokenizer=pre_tokenizer, **parts)
@@ -114,21 +115,30 @@ ZOO: dict[str, Callable[[], Any]] = {
         _byte_level(),
         pre_tokenizer={**_BYTES, "add_prefix_space": True, "use_regex": True},
     ),
-    "llama-3": lambda: _regex(LLAMA3_REGEX),
-    "qwen": lambda: _regex(LLAMA3_REGEX, normalizer={"type": "NFC"}),
-    "gpt-4o": lambda: _regex(GPT4O_REGEX),
-    "digits": lambda: _regex(LLAMA3_REGEX, {"type": "Digits", "individual_digits": True}),
-    "deepseek": lambda: _regex(
+    "llama-3": lambda: with_regex(LLAMA3_REGEX),
+    "qwen": lambda: with_regex(LLAMA3_REGEX, normalizer={"type": "NFC"}),
+    "gpt-4o": lambda: with_regex(GPT4O_REGEX),
+    "digits": lambda: with_regex(LLAMA3_REGEX, {"type": "Digits", "individual_digits": True}),
+    "falcon": lambda: with_regex(
+        r"\p{N}{3}",
+        {"type": "Punctuation", "behavior": "Contiguous"},
+        _BYTES | {"use_regex": True},
+        {"type": "Digits", "individual_digits": False},
+    ),
+    "punctuation": lambda: with_regex(LLAMA3_REGEX, {"type": "Punctuation", "behavior": "Isolated"}),
+    "deepseek": lambda: with_regex(
         DEEPSEEK_REGEX,
         _SPLIT | {"pattern": {"Regex": r"\p{N}{1,3}"}},
         _SPLIT | {"pattern": {"Regex": "[一-龥぀-ゟ゠-ヿ]+"}},
     ),
-    "bloom": lambda: _regex(r" ?[^(\s|[.,!?…。，、।۔،])]+"),
+    "bloom": lambda: with_regex(r" ?[^(\s|[.,!?…。，、।۔،])]+"),
+    # One quotation is one piece, so a closing quote joins all the pieces since the opening one.
+    "quotations": lambda: with_regex(' ?"[^"]*"|' + LLAMA3_REGEX),
     "sentencepiece": toy_sentencepiece_tokenizer,
     "sentencepiece, prepending": _prepending,
     "gemma": _gemma_like,
     # Every further digit moves all groups of three.
-    "digits from the right": lambda: _regex(
+    "digits from the right": lambda: with_regex(
         r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
     ),
     "unigram": _unigram,
