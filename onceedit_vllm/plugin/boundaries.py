@@ -26,9 +26,9 @@ _PIECEWISE = ("Split", "Digits", "Punctuation", "ByteLevel", "Whitespace", "Whit
 def cut_rule(core: Tokenizer) -> CutRule | None:
     """The rule of a tokenizer whose special tokens are read as plain text; None if unproven."""
     try:
-        added = list(core.get_added_tokens_decoder().values())
-        extracted = [token for token in added if not token.special]
-        if any(token.lstrip or token.rstrip or token.single_word for token in extracted):
+        added = core.get_added_tokens_decoder()
+        extracted = {index: token for index, token in added.items() if not token.special}
+        if any(token.lstrip or token.rstrip or token.single_word for token in extracted.values()):
             return None
         normalizer, pre_tokenizer = steps_of(core.normalizer), steps_of(core.pre_tokenizer)
         vocabulary = core.get_vocab().keys()
@@ -40,7 +40,8 @@ def cut_rule(core: Tokenizer) -> CutRule | None:
             return None
         return RegexCuts(
             tuple(map(scanner, _stages(pre_tokenizer, prefixes_alone=not extracted))),
-            _bigrams(_spellings(added)),
+            frozenset(extracted),
+            _bigrams(_spellings(added.values())),
             lead=" " if any(step.get("add_prefix_space") for step in pre_tokenizer) else "",
             normalize=core.normalizer.normalize_str if normalizer else None,
         )

@@ -72,31 +72,44 @@ class RegexCuts:
 
     Attributes:
         scanners: One for each stage, see :func:`scanner`.
+        extracted: Added tokens that are taken out of a text first: what follows one is split anew.
         joined: Pairs of characters inside some added token.
         lead: What the pre-tokenizer puts before a text.
         normalize: NFC as the tokenizer does it, which may join a character and the marks after it.
     """
 
     scanners: tuple[regex.Pattern[str], ...]
+    extracted: frozenset[int] = field(repr=False)
     joined: frozenset[str] = field(repr=False)
     lead: str = ""
     normalize: Callable[[str], str] | None = None
 
     def last_cut(self, text: str, encoding: Encoding) -> Cut:
         """See :class:`CutRule`."""
-        num_final = self._num_final(text)
-        if num_final < 1:
+        start = self._last_stretch(encoding)
+        num_final = self._num_final(text[start:])
+        if start + num_final < 1:
             return NO_CUT
         words = encoding.word_ids
         for cut in _borders(encoding):
             i, position = cut
-            if words[i - 1] != words[i] and self._stands(text, position, num_final):
+            if words[i - 1] == words[i] or not self._stands_apart(text[position - 1], text[position]):
+                continue
+            if position <= start or self._length(text[start:position]) <= num_final:
                 return cut
         return NO_CUT
 
-    def _num_final(self, text: str) -> int:
+    def _last_stretch(self, encoding: Encoding) -> int:
+        """Where the text behind the last extracted token begins."""
+        if self.extracted:
+            for index, (_, end) in zip(reversed(encoding.ids), reversed(encoding.offsets), strict=True):
+                if index in self.extracted:
+                    return end
+        return 0
+
+    def _num_final(self, stretch: str) -> int:
         """Characters, normalized, at and before which a border is final."""
-        known = self.lead + (text if self.normalize is None else self._settled(self.normalize(text)))
+        known = self.lead + (stretch if self.normalize is None else self._settled(self.normalize(stretch)))
         known = known.replace(_NOWHERE, "\ufffe")
         start, end = 0, len(known)
         # A stage splits what an earlier one left whole; that may grow where it is the last, or
@@ -106,15 +119,15 @@ class RegexCuts:
             start, end = max(start, found.end("match")), max(start, found.end("step"))
         return end - len(self.lead)
 
-    def _stands(self, text: str, position: int, num_final: int) -> bool:
-        left, right = text[position - 1], text[position]
+    def _stands_apart(self, left: str, right: str) -> bool:
         # An added token after whitespace would end the text for a look-ahead from that whitespace.
         if left.isspace() or pair(left, right) in self.joined:
             return False
-        if self.normalize is None:
-            return position <= num_final
         # Behind a starter that has not joined what is before it, nothing ever does.
-        return not unicodedata.combining(right) and len(self.normalize(text[:position])) <= num_final
+        return self.normalize is None or not unicodedata.combining(right)
+
+    def _length(self, text: str) -> int:
+        return len(text if self.normalize is None else self.normalize(text))
 
     @staticmethod
     def _settled(normalized: str) -> str:

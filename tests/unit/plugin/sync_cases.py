@@ -19,6 +19,7 @@ FRAGMENTS = (
     "<s>", "</s>", "<eos>", "<bos>", "<unk>", "[WEIGHT]", "<0x41>", "<table>", "a b", "▁", "▁▁",
     "Ġ", "def f(x):\n    return x\n", "http://x.y/z?q=1", "!!!", "...", "_", "-" * 20, "A" * 30,
     ">▁</", "> </", '"', '"To be, or', "\u0295", "\u1c89", "\U0001fae8", "\uffff", "ſ",
+    '1"to be, or "not',
 )  # fmt: skip
 
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=14).map("".join)

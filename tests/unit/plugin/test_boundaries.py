@@ -98,6 +98,8 @@ def test_a_cut_stands_whatever_follows(name: str, at_start: bool, text: str, mor
         ("quotations", '"one two three', 0),
         ("quotations", 'say "one two', 3),
         ("quotations", 'say "one two" or three', 16),
+        ("quotations, added text", '1"to be, or "not', 11),
+        ("quotations, added text", 'a123451"23456', 11),
         ("llama-3", "12345678", 6),
     ],
 )

@@ -87,6 +87,18 @@ def _with_added_text() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def _quotations() -> PreTrainedTokenizerFast:
+    """One quotation is one piece, so a closing quote joins all the pieces since the opening one."""
+    return with_regex(' ?"[^"]*"|' + LLAMA3_REGEX)
+
+
+def _quotations_with_added_text() -> PreTrainedTokenizerFast:
+    """Whether a quote opens or closes depends on what was taken out as an added token."""
+    tokenizer = _quotations()
+    tokenizer.add_tokens(['1"', "a1", "e\u0301"])
+    return tokenizer
+
+
 def _unigram() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -132,8 +144,8 @@ ZOO: dict[str, Callable[[], Any]] = {
         _SPLIT | {"pattern": {"Regex": "[一-龥぀-ゟ゠-ヿ]+"}},
     ),
     "bloom": lambda: with_regex(r" ?[^(\s|[.,!?…。，、।۔،])]+"),
-    # One quotation is one piece, so a closing quote joins all the pieces since the opening one.
-    "quotations": lambda: with_regex(' ?"[^"]*"|' + LLAMA3_REGEX),
+    "quotations": _quotations,
+    "quotations, added text": _quotations_with_added_text,
     "sentencepiece": toy_sentencepiece_tokenizer,
     "sentencepiece, prepending": _prepending,
     "gemma": _gemma_like,
