@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Tokenizer
 
 from onceedit_vllm.config import WEIGHT_TOKEN
 from onceedit_vllm.errors import ModelError
-from onceedit_vllm.plugin.boundaries import NO_CUT, Cut, CutRule, cut_rule, steps_of
+from onceedit_vllm.plugin.boundaries import cut_rule, steps_of
+from onceedit_vllm.plugin.cuts import NO_CUT, Cut, CutRule
 
 
 class Encoded(NamedTuple):

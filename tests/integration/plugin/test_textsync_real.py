@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onceedit_vllm.plugin.boundaries import BigramCuts, RegexCuts
+from onceedit_vllm.plugin.cuts import BigramCuts, RegexCuts
 from tests.integration.plugin.tokenizers_for_sync import MORE, REAL, real_surface, real_sync, real_tokenizer
 from tests.unit.plugin.sync_cases import check_following, expected_ids, llm_tokens, plain_ids
 

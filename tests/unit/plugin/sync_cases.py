@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ FRAGMENTS = (
     "<s>", "</s>", "<eos>", "<bos>", "<unk>", "[WEIGHT]", "<0x41>", "<table>", "a b", "▁", "▁▁",
     "Ġ", "def f(x):\n    return x\n", "http://x.y/z?q=1", "!!!", "...", "_", "-" * 20, "A" * 30,
     ">▁</", "> </", '"', '"To be, or', "\u0295", "\u1c89", "\U0001fae8", "\uffff", "ſ",
+    '1"to be, or "not',
 )  # fmt: skip
 
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=14).map("".join)
@@ -27,10 +28,6 @@ TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=14).
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
     """Tokens of a whole text, control tokens spelled out, specials not added."""
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-
-
-#: A DrawFn, or the draw of a DataObject, which takes the same.
-Draw = Callable[..., Any]
 
 
 @st.composite
@@ -47,7 +44,7 @@ def llm_tokens(draw: st.DrawFn, tokenizer: Any, surface: Surface) -> list[int]:
     return ids
 
 
-def chunked(draw: Draw, ids: Sequence[int]) -> list[list[int]]:
+def chunked(draw: st.DrawFn, ids: Sequence[int]) -> list[list[int]]:
     """The ids in pieces of one to four."""
     pieces, start = [], 0
     while start < len(ids):
@@ -71,7 +68,7 @@ def expected_ids(
 
 
 def check_following(
-    draw: Draw, sync: TextSync, tokenizer: Any, prompt_ids: Sequence[int], output_ids: Sequence[int]
+    draw: st.DrawFn, sync: TextSync, tokenizer: Any, prompt_ids: Sequence[int], output_ids: Sequence[int]
 ) -> SyncedText:
     """Follow an output in pieces and check ids and updates at every one."""
     text = sync.start(prompt_ids)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onceedit_vllm.plugin.boundaries import BigramCuts, Cut, RegexCuts
+from onceedit_vllm.plugin.cuts import BigramCuts, Cut, RegexCuts
 from onceedit_vllm.plugin.plain_encoder import PlainEncoder
 from tests.unit.plugin.sync_cases import TEXTS
 from tests.unit.plugin.zoo import (
@@ -97,7 +97,10 @@ def test_a_cut_stands_whatever_follows(name: str, at_start: bool, text: str, mor
         ("gemma", "a  ", 0),
         ("quotations", '"one two three', 0),
         ("quotations", 'say "one two', 3),
-        ("llama-3", "12345678", 3),
+        ("quotations", 'say "one two" or three', 16),
+        ("quotations, added text", '1"to be, or "not', 11),
+        ("quotations, added text", 'a123451"23456', 11),
+        ("llama-3", "12345678", 6),
     ],
 )
 def test_last_cut(name: str, text: str, position: int) -> None:

@@ -87,6 +87,18 @@ def _with_added_text() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def _quotations() -> PreTrainedTokenizerFast:
+    """One quotation is one piece, so a closing quote joins all the pieces since the opening one."""
+    return with_regex(' ?"[^"]*"|' + LLAMA3_REGEX)
+
+
+def _quotations_with_added_text() -> PreTrainedTokenizerFast:
+    """Whether a quote opens or closes depends on what was taken out as an added token."""
+    tokenizer = _quotations()
+    tokenizer.add_tokens(['1"', "a1", "e\u0301"])
+    return tokenizer
+
+
 def _unigram() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -119,14 +131,21 @@ ZOO: dict[str, Callable[[], Any]] = {
     "qwen": lambda: with_regex(LLAMA3_REGEX, normalizer={"type": "NFC"}),
     "gpt-4o": lambda: with_regex(GPT4O_REGEX),
     "digits": lambda: with_regex(LLAMA3_REGEX, {"type": "Digits", "individual_digits": True}),
+    "falcon": lambda: with_regex(
+        r"\p{N}{3}",
+        {"type": "Punctuation", "behavior": "Contiguous"},
+        _BYTES | {"use_regex": True},
+        {"type": "Digits", "individual_digits": False},
+    ),
+    "punctuation": lambda: with_regex(LLAMA3_REGEX, {"type": "Punctuation", "behavior": "Isolated"}),
     "deepseek": lambda: with_regex(
         DEEPSEEK_REGEX,
         _SPLIT | {"pattern": {"Regex": r"\p{N}{1,3}"}},
         _SPLIT | {"pattern": {"Regex": "[一-龥぀-ゟ゠-ヿ]+"}},
     ),
     "bloom": lambda: with_regex(r" ?[^(\s|[.,!?…。，、।۔،])]+"),
-    # One quotation is one piece, so a closing quote joins all the pieces since the opening one.
-    "quotations": lambda: with_regex('"[^"]*"|' + LLAMA3_REGEX),
+    "quotations": _quotations,
+    "quotations, added text": _quotations_with_added_text,
     "sentencepiece": toy_sentencepiece_tokenizer,
     "sentencepiece, prepending": _prepending,
     "gemma": _gemma_like,
