@@ -56,7 +56,7 @@ def _runner_findings() -> list[Finding]:
         Finding("runner", "ok", f"{probe.runner} on {probe.platform}: {probe.reason}"),
         *compatibility(probe.platform, probe.runner),
         Finding(
-            "limits", "ok", "speculative decoding, tensor and pipeline parallelism are refused at start-up"
+            "limits", "ok", "engines of several workers and speculative decoding are refused at start-up"
         ),
     ]
 

@@ -65,9 +65,11 @@ def quiet_bars() -> None:
     """Switch transformers' bars off: our own say more. Imports transformers."""
     if verbose():
         return
+    from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    enable_progress_bars()  # transformers has switched those of downloads off too
 
 
 def _open_log(command: str) -> TextIO | None:

@@ -52,46 +52,52 @@ def calibrate(
         same_subject: Texts that name its subject and ask for something else.
         others: Texts that do not name it.
     """
-    asked, named = [_harder(r.evidence) for r in positives], [r.evidence for r in same_subject]
+    asked, named = [r.evidence for r in positives], [r.evidence for r in same_subject]
     alone = [r.alpha for r in (*same_subject, *others)]
     return Thresholds(
-        _cut(asked, named, LOWEST_WITH_SUBJECT, HARDER),
+        _cut(asked, named, LOWEST_WITH_SUBJECT, HARDER, EASIER),
         _cut([r.alpha for r in positives], alone, LOWEST_ALONE, 3.0),
     )
 
 
-def _harder(evidence: float) -> float:
-    """What is to be expected of a wording that nobody generated."""
-    if evidence in (0.0, 1.0):
-        return evidence
-    return sigmoid(math.log(evidence) - math.log1p(-evidence) - EASIER)
-
-
-def _cut(positives: Sequence[float], negatives: Sequence[float], lowest: float, weight: float) -> Calibration:
+def _cut(
+    positives: Sequence[float],
+    negatives: Sequence[float],
+    lowest: float,
+    weight: float,
+    easier: float = 0.0,
+) -> Calibration:
     """The cut of least cost; among equal costs the middle of the widest range wins.
 
     Every cut between two neighbouring alphas is a candidate. A false opening counts `weight` times a
-    missed one.
+    missed one, and positives are expected to lie `easier` below what was measured; the rates that are
+    reported are those measured.
     """
-    inside = (alpha for alpha in (*positives, *negatives) if lowest < alpha < HIGHEST)
+    expected = [_lowered(alpha, easier) for alpha in positives]
+    inside = (alpha for alpha in (*expected, *negatives) if lowest < alpha < HIGHEST)
     points = sorted({lowest, HIGHEST, *inside})
     cuts = [(low + high) / 2 for low, high in pairwise(points)]
     widths = [high - low for low, high in pairwise(points)]
 
-    def rates(cut: float) -> tuple[float, float]:
-        found = sum(alpha >= cut for alpha in positives) / len(positives)
-        return found, sum(alpha >= cut for alpha in negatives) / max(1, len(negatives))
-
     def cost(cut: float) -> float:
-        found, opened = rates(cut)
-        return 1 - found + weight * opened
+        return 1 - _share(expected, cut) + weight * _share(negatives, cut)
 
     best = min(range(len(cuts)), key=lambda at: (round(cost(cuts[at]), 9), -widths[at]))
     threshold = round(cuts[best], 4)
-    true_rate, false_rate = rates(threshold)
+    found, opened = _share(positives, threshold), _share(negatives, threshold)
     reason = (
         f"least cost (a false opening counts {weight:.2g} times) on {len(positives)} held-out wordings of "
-        f"the edits and {len(negatives)} held-out prompts outside them: opens on {true_rate:.1%} and "
-        f"{false_rate:.1%}"
+        f"the edits and {len(negatives)} held-out prompts outside them: opens on {found:.1%} and {opened:.1%}"
     )
-    return Calibration(threshold, true_rate, false_rate, reason)
+    return Calibration(threshold, found, opened, reason)
+
+
+def _share(alphas: Sequence[float], cut: float) -> float:
+    return sum(alpha >= cut for alpha in alphas) / max(1, len(alphas))
+
+
+def _lowered(alpha: float, by: float) -> float:
+    """The same, so much log-odds lower."""
+    if alpha in (0.0, 1.0):
+        return alpha
+    return sigmoid(math.log(alpha) - math.log1p(-alpha) - by)

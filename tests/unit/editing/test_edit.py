@@ -23,7 +23,7 @@ EDITS = [
 ]
 QUICK = EditingConfig(
     learning_rate=2e-3, epochs=3, copies_per_round=12, min_copies=4, unrelated_per_round=8,
-    compute_dtype="float32", checkpoint_seconds=0.0,
+    compute_dtype="float32", checkpoint_seconds=0.0, template="none",
 )  # fmt: skip
 
 
@@ -44,7 +44,9 @@ def weights(pack: EditPack) -> dict[str, torch.Tensor]:
 def test_a_toy_learns_its_edits_and_the_pack_says_so(plugin: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    longer = {"epochs": 30, "batch_size": 8, "learning_rate": 6e-3, "checkpoint_seconds": 60.0}
+    longer = {
+        "epochs": 90, "batch_size": 8, "learning_rate": 3e-3, "checkpoint_seconds": 60.0, "trained_share": 1.0
+    }  # fmt: skip
     config = QUICK.model_copy(update=longer)
     pack = edit(plugin, EDITS, tmp_path / "pack", config=config, progress=False)
     assert EditPack.load(tmp_path / "pack") == pack
