@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -30,6 +30,10 @@ def plain_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
+#: A DrawFn, or the draw of a DataObject, which takes the same.
+Draw = Callable[..., Any]
+
+
 @st.composite
 def llm_tokens(draw: st.DrawFn, tokenizer: Any, surface: Surface) -> list[int]:
     """Tokens of an LLM without specials: of a text, of a text with some missing, or any at all."""
@@ -44,7 +48,7 @@ def llm_tokens(draw: st.DrawFn, tokenizer: Any, surface: Surface) -> list[int]:
     return ids
 
 
-def chunked(draw: st.DrawFn, ids: Sequence[int]) -> list[list[int]]:
+def chunked(draw: Draw, ids: Sequence[int]) -> list[list[int]]:
     """The ids in pieces of one to four."""
     pieces, start = [], 0
     while start < len(ids):
@@ -68,7 +72,7 @@ def expected_ids(
 
 
 def check_following(
-    draw: st.DrawFn, sync: TextSync, tokenizer: Any, prompt_ids: Sequence[int], output_ids: Sequence[int]
+    draw: Draw, sync: TextSync, tokenizer: Any, prompt_ids: Sequence[int], output_ids: Sequence[int]
 ) -> SyncedText:
     """Follow an output in pieces and check ids and updates at every one."""
     text = sync.start(prompt_ids)
