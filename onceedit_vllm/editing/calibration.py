@@ -13,9 +13,10 @@ from onceedit_vllm.evidence import sigmoid
 #: With a subject named, few prompts are wrong and a missed edit is the likelier harm; without, alpha alone
 #: must keep all other traffic out. Above the highest, noise decides.
 LOWEST_WITH_SUBJECT, LOWEST_ALONE, HIGHEST = 0.1, 0.5, 0.95
-#: Judged, not fitted, on one set of 14 development facts. Evidence for people's wordings lay 2.4 log-odds below
-#: that for generated ones in the median of one training, 1.3 in the lowest tenth. Of other questions about the
-#: subject people's opened less often than generated ones in three of four trainings, more often in one.
+#: Judged, not fitted, on one set of 14 development facts. Evidence for people's wordings lay 2.4 log-odds
+#: below that for generated ones in the median of one training, 1.3 in the lowest tenth. Of other questions
+#: about the subject people's opened less often than generated ones in three of four trainings, more often
+#: in one.
 EASIER, HARDER = 2.0, 1 / 3
 
 
