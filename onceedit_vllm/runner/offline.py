@@ -196,8 +196,13 @@ def _context_of(folder: Path) -> int:
 
 def close_llm(engine: LLM) -> None:
     """Stop an engine's processes now, so that the next one finds the memory free."""
+    from onceedit_vllm.runner.summary import end_summaries
+
     # `LLM` has no public close: its engine-core client does the work.
     engine.llm_engine.engine_core.shutdown()
+    # An engine may live in this process (VLLM_ENABLE_V1_MULTIPROCESSING=0), whose standard output is for
+    # the answer alone by the time it ends.
+    end_summaries()
     gc.collect()
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from multiprocessing.util import Finalize
+from weakref import WeakSet
 
 from vllm.logger import init_logger
 
 # Below vLLM's own logger, so that its level and format apply.
 logger = init_logger("vllm.onceedit")
+
+_open: WeakSet[Summary] = WeakSet()
+
+
+def end_summaries() -> None:
+    """Write the last lines of engines that live in this process, and forget them: the caller closed them."""
+    for summary in list(_open):
+        summary.end()
 
 
 class Summary:
@@ -26,7 +35,8 @@ class Summary:
         self._due = time.monotonic() + seconds
         self._last: dict[str, int] = {}
         # Not `atexit`: vLLM's engines are processes of `multiprocessing`, which end without it.
-        Finalize(None, self.write, exitpriority=0)
+        self._at_exit = Finalize(None, self.write, exitpriority=0)
+        _open.add(self)
 
     def tick(self) -> None:
         """Once a step: writes when it is time."""
@@ -34,6 +44,12 @@ class Summary:
         if now >= self._due:
             self._due = now + self._seconds
             self.write()
+
+    def end(self) -> None:
+        """Write the last line now instead of when the process ends."""
+        self.write()
+        self._at_exit.cancel()
+        _open.discard(self)
 
     def write(self) -> None:
         """Log what is not zero, unless the last line said the same. Never raises."""

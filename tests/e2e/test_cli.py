@@ -17,7 +17,10 @@ pytestmark = pytest.mark.e2e
 PROMPT, TARGET = next(iter(EDITS.items()))
 
 
-def test_generate_compares_and_prints_nothing_but_json(llm_dir: Path, pack_dir: Path, work: Path):
+@pytest.mark.parametrize("processes", ["1", "0"], ids=["engine_process", "in_process"])
+def test_generate_compares_and_prints_nothing_but_json(
+    llm_dir: Path, pack_dir: Path, work: Path, processes: str
+):
     prompts = work / "prompts.txt"
     prompts.write_text(f"{PROMPT}\n{OUTSIDE[0]}\n", encoding="utf-8")
     done = subprocess.run(
@@ -26,7 +29,11 @@ def test_generate_compares_and_prints_nothing_but_json(llm_dir: Path, pack_dir: 
             "--llm", str(llm_dir), "--prompts", str(prompts), "--max-tokens", "12", "--compare",
             "--json", "-",
         ],
-        env={**runner_environment("v1"), "ONCEEDIT_CACHE": str(work / "cache")},
+        env={
+            **runner_environment("v1"),
+            "ONCEEDIT_CACHE": str(work / f"cache{processes}"),
+            "VLLM_ENABLE_V1_MULTIPROCESSING": processes,
+        },
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -39,6 +46,8 @@ def test_generate_compares_and_prints_nothing_but_json(llm_dir: Path, pack_dir: 
     assert outside["token_ids"] == outside["plain_token_ids"]
     assert edited["token_ids"] != edited["plain_token_ids"]
     # What vLLM, its engines among it, printed is in the log, and the screen stayed clean.
-    (log,) = (work / "cache" / "logs").iterdir()
-    assert "EngineCore" in log.read_text(encoding="utf-8")
+    (log,) = (work / f"cache{processes}" / "logs").iterdir()
+    written = log.read_text(encoding="utf-8")
+    assert ("EngineCore" in written) == (processes == "1")
+    assert "onceedit, since the start: " in written
     assert done.stderr == ""

@@ -53,7 +53,9 @@ def test_a_plain_engine_is_accepted_on_either_runner(config, monkeypatch):
         ({"tensor_parallel_size": 2, "enable_batch_sharded_sampling": True}, "enable_batch_sharded_sampling"),
     ],
 )
-def test_an_engine_of_several_workers_is_refused(config, parallel, names):
+def test_an_engine_of_several_workers_is_refused(config, parallel, names, monkeypatch):
+    # vLLM sets it to 0 for an external launcher, in this process and so for every engine of a later test.
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     # Other executors look for a second accelerator.
     config.parallel_config = ParallelConfig(**{"distributed_executor_backend": "mp", **parallel})
     with pytest.raises(BadInputError, match=names):

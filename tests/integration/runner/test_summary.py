@@ -12,7 +12,7 @@ pytestmark = pytest.mark.integration
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
-from onceedit_vllm.runner.summary import Summary  # noqa: E402
+from onceedit_vllm.runner.summary import Summary, end_summaries  # noqa: E402
 
 LOGGER = "vllm.onceedit"
 
@@ -55,6 +55,17 @@ def test_counts_that_cannot_be_read_harm_nothing(lines):
 
     Summary(broken, 0.0).tick()
     assert lines() == []
+
+
+def test_an_engine_of_this_process_writes_its_last_line_when_it_is_closed(lines):
+    counts = {"gated": 2}
+    summary = Summary(lambda: counts, 10.0)
+    end_summaries()
+    assert lines() == ["onceedit, since the start: gated 2"]
+    counts["gated"] = 3
+    end_summaries()
+    assert len(lines()) == 1
+    assert not summary._at_exit.still_active()
 
 
 def serve(connection) -> None:
