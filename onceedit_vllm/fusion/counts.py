@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from onceedit_vllm.dense.peak import ALL_LISTS, DENSE, FINALISTS, LISTS, ROWS
-from onceedit_vllm.fusion.outcome import LEFT, SAMPLED, SEARCHED
+from onceedit_vllm.fusion.outcome import LEFT, SAMPLED, SEARCHED, UNCERTIFIED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,9 @@ class FuseCounts(NamedTuple):
         by_rows: The same, by whole rows of the heaviest tokens.
         by_finalists: The same, by a few coordinates computed in full.
         dense_steps: The same, by the whole product.
+        cut_certified: Searched rows whose cut list was enough to know the token.
+        cut_uncertified: Rows that were not touched because their cut list was not; they come again with
+            a whole one.
     """
 
     searched: int = 0
@@ -35,6 +38,8 @@ class FuseCounts(NamedTuple):
     by_rows: int = 0
     by_finalists: int = 0
     dense_steps: int = 0
+    cut_certified: int = 0
+    cut_uncertified: int = 0
 
     @property
     def certified(self) -> int:
@@ -68,3 +73,4 @@ ATTEMPTS = {
     "by_finalists": FINALISTS,
     "dense_steps": DENSE,
 }
+CUTS = {"cut_certified": SEARCHED, "cut_uncertified": UNCERTIFIED}

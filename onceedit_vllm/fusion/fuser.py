@@ -5,32 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import pad
 
 from onceedit_vllm.dense.greedy import DenseSearch
+from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.fusion import textual
-from onceedit_vllm.fusion.carrier import Carrier
-from onceedit_vllm.fusion.counts import ATTEMPTS, OUTCOMES, FuseCounts, Tally
-from onceedit_vllm.fusion.outcome import LEFT, SEARCHED
-from onceedit_vllm.fusion.owed import OwedRows, SpellingBook
+from onceedit_vllm.fusion.counts import ATTEMPTS, CUTS, OUTCOMES, FuseCounts, Tally
+from onceedit_vllm.fusion.outcome import LEFT, SEARCHED, UNCERTIFIED
 from onceedit_vllm.fusion.walk import walk_each_inplace, walk_together_inplace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from torch import Tensor
 
     from onceedit_vllm.alignment.align import Alignment
     from onceedit_vllm.config import FusionConfig
-    from onceedit_vllm.fusion.owed import Owed
+    from onceedit_vllm.fusion.lists import Lists
 
 
 class Fuser:
-    """Fuses with one alignment. Between calls it holds tables, the lines used last, and counts.
+    """Fuses with one alignment. Between calls it holds a dense kind's maps and lines, and counts.
 
-    With textual maps nothing here waits for a GPU or has a shape that depends on data, so that a step
-    can be captured in a CUDA graph once one has been made. A dense kind waits, to know which rows are
-    greedy and which of them need more work.
+    With textual maps and whole lists nothing here waits for a GPU or has a shape that depends on data, so
+    that a step can be captured in a CUDA graph once one has been made. Cut lists wait, to know which of
+    them were enough, and so does a dense kind, to know which rows are greedy and need more work.
     """
 
     def __init__(
@@ -39,70 +37,89 @@ class Fuser:
         """Lay out tables and counters on the device of the logits to come."""
         device = torch.device(device)
         self._config = config
-        self._carry = alignment.carry
         self._num_coordinates = alignment.report.num_coordinates
         # The one place that asks what kind it is; without a dense search all rows go the textual way.
         self._search = None if alignment.dense is None else DenseSearch(alignment.dense, config, device)
-        self._fuse, self._walk = _path_of(device)
-        self._outcomes, self._attempts = Tally(OUTCOMES, device), Tally(ATTEMPTS, device)
-        self._carrier: Carrier | None = None
-        self._widths = (0, 0)
-        #: What the LLM writes in several tokens; the runner asks it what is owed.
-        self.book = SpellingBook(alignment.spellings, alignment.carry)
+        self._fuse_whole, self._walk = _path_of(device)
+        self._outcomes, self._attempts, self._cuts = (
+            Tally(codes, device) for codes in (OUTCOMES, ATTEMPTS, CUTS)
+        )
 
     @torch.no_grad()
     def fuse_rows_inplace(
         self,
         logits: Tensor,
         rows: Tensor,
-        plugin_log_probs: Tensor,
+        lists: Lists,
         alpha: Tensor,
         want_search: Tensor,
-        owed: Sequence[Owed | None] | None = None,
-    ) -> None:
+        plugin_log_probs: Tensor | None = None,
+    ) -> list[int]:
         """Replace some rows of a batch; the others keep their bits.
 
-        A masked token (-inf) stays masked. Probability that the plug-in gives to masked tokens, or
-        to tokens without text, is dropped and the rest renormalised. A row whose numbers are bad
-        (NaN, +inf, alpha outside 0..1), or of which nothing remains, is left to the LLM.
+        A masked token (-inf) stays masked. Probability that the plug-in gives to masked tokens is dropped
+        and the rest renormalised. A row whose numbers are bad (NaN, +inf, alpha outside 0..1, a tail of
+        NaN), or of which nothing remains, is left to the LLM.
+
+        Of a cut list the token of a greedy row is that of the whole list, or the row is not touched. A
+        sampled row is fused with what is listed: its distribution is at most
+        ``alpha tail / (1 - alpha + alpha q)`` from that of the whole list in total variation, q the mass
+        of all allowed tokens. Where single probabilities matter, or tokens are masked, take whole lists.
 
         Args:
             logits: (N, V_l) of the whole batch, any float dtype and strides, changed in place.
             rows: (n,) int64, distinct rows to replace; -1 for none.
-            plugin_log_probs: (n, V_s) float32.
+            lists: (n, k), what the plug-in says. Whole ones are best on the logits' device, and the
+                memory of their tokens the same at every step, as a carrier gives them.
             alpha: (n,) float32.
             want_search: (n,) bool. True: the search result (greedy). False: log P in the LLM's
                 vocabulary, by the textual map whatever the alignment's kind.
-            owed: Per row, the rest of a plug-in token that the LLM writes in several tokens; the
-                search over a dense kind does not know of it.
+            plugin_log_probs: (n, V_s) float32, what a dense kind searches with; it does not know what is
+                owed. Not looked at by textual maps.
+
+        Returns:
+            The entries (indices of ``rows``) that were not touched because their cut list was not enough;
+            they want a whole one. Always empty for whole lists.
+
+        Raises:
+            BadInputError: A dense kind was given cut lists, or no ``plugin_log_probs``.
         """
+        self._check(lists, plugin_log_probs)
         if len(rows) == 0:
-            return
+            return []
         device = logits.device
-        rows, want_search = rows.to(device), want_search.to(device)
-        log_probs, alpha = plugin_log_probs.to(device, torch.float32), alpha.to(device, torch.float32)
-        if self._search is not None:
+        rows, want_search, lists = rows.to(device), want_search.to(device), lists.to(device)
+        alpha = alpha.to(device, torch.float32)
+        if self._search is not None and plugin_log_probs is not None:
+            log_probs = plugin_log_probs.to(device, torch.float32)
             self._search_dense(self._search, logits, rows, log_probs, alpha, want_search)
             rows = rows.masked_fill(want_search, -1)
-        carrier = self._carrier_for(logits.shape[1], log_probs.shape[1], device)
-        debts = None if owed is None else OwedRows.of(owed, carrier)
-        outcome = self._fuse(logits, rows, log_probs, alpha, want_search, carrier, debts)
+        fuse = self._fuse_whole if lists.whole else textual.fuse_rows_inplace
+        outcome = fuse(logits, rows, lists, alpha, want_search)
         self._outcomes.add(outcome)
         if self._search is None and self._config.solver == "adamw":
             self._walk(logits, rows, outcome == SEARCHED, self._num_coordinates, self._config)
+        return [] if lists.whole else self._uncertified(outcome)
 
     def counts(self) -> FuseCounts:
         """What became of all rows so far. Waits for the device."""
-        return FuseCounts(**self._outcomes.read(), **self._attempts.read())
+        return FuseCounts(**self._outcomes.read(), **self._attempts.read(), **self._cuts.read())
 
     def bytes_held(self) -> int:
-        """Bytes of the tables in use."""
-        carrier = sum(table.nbytes for table in self._carrier or ())
-        return carrier + (0 if self._search is None else self._search.bytes_held())
+        """Bytes of a dense kind's maps and lines."""
+        return 0 if self._search is None else self._search.bytes_held()
 
     def hit_rates(self) -> dict[str, float]:
         """Of the caches of a dense kind's rows and columns."""
         return {} if self._search is None else self._search.hit_rates()
+
+    def _check(self, lists: Lists, plugin_log_probs: Tensor | None) -> None:
+        if self._search is None:
+            return
+        if not lists.whole:
+            raise BadInputError("a dense kind was given cut lists: its greedy rows need all that was said")
+        if plugin_log_probs is None:
+            raise BadInputError("a dense kind needs plugin_log_probs, the plug-in's own distribution")
 
     def _search_dense(
         self,
@@ -119,19 +136,17 @@ class Fuser:
         self._outcomes.add(torch.where(found.searched, SEARCHED, LEFT))
         self._attempts.add(found.attempts)
 
-    def _carrier_for(self, llm_width: int, plugin_width: int, device: torch.device) -> Carrier:
-        """Laid out when the widths are first seen; those of an engine stay the same."""
-        if self._carrier is None or self._widths != (llm_width, plugin_width):
-            carry = self._carry[:plugin_width]
-            # The plug-in's logits may be padded beyond its vocabulary.
-            carry = pad(carry, (0, plugin_width - len(carry)), value=-1)
-            self._carrier = Carrier.of(carry, self.book.targets, llm_width, device)
-            self._widths = (llm_width, plugin_width)
-        return self._carrier
+    def _uncertified(self, outcome: Tensor) -> list[int]:
+        """Entries whose cut list was not enough; counts them, and those whose list was."""
+        self._cuts.add(outcome)
+        return (outcome == UNCERTIFIED).nonzero().squeeze(1).tolist()
 
 
 def _path_of(device: torch.device) -> tuple[Callable[..., Tensor], Callable[..., None]]:
-    """How a device fuses rows and walks them: the one place where that is chosen. All come to the same."""
+    """How a device fuses whole lists and walks rows: the one place where that is chosen.
+
+    All come to the same.
+    """
     if device.type == "cuda":
         from onceedit_vllm.fusion import kernels
 

@@ -10,3 +10,5 @@ SEARCHED = 1
 SAMPLED = 2
 #: No row at all: fills up a batch of fixed size.
 INACTIVE = 3
+#: Untouched, bit for bit, until its whole list is there: the cut one does not say which token wins.
+UNCERTIFIED = 4

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from onceedit_vllm.alignment.spelling import Spellings
-    from onceedit_vllm.fusion.carrier import Carrier
+    from onceedit_vllm.fusion.carry_layout import CarryLayout
 
 #: Below this probability the plug-in did not mean the token in question; noise must not be completed.
 LEAST = 0.01
@@ -54,7 +54,7 @@ class OwedRows(NamedTuple):
     """What is owed to the rows of a batch: ``q <- (1 - weight) q``, then ``q[slot] += mass``.
 
     Attributes:
-        slots: (n, k) int64, indices in the carrier's targets; -1 where there is nothing.
+        slots: (n, k) int64, indices in the layout's targets; -1 where there is nothing.
         mass: (n, k) float32, 0 where there is nothing.
         weight: (n,) float32.
     """
@@ -64,11 +64,11 @@ class OwedRows(NamedTuple):
     weight: Tensor
 
     @classmethod
-    def of(cls, owed: Sequence[Owed | None], carrier: Carrier) -> OwedRows | None:
+    def of(cls, owed: Sequence[Owed | None], layout: CarryLayout) -> OwedRows | None:
         """Put rows side by side; None where no row is owed anything."""
         if all(debt is None for debt in owed):
             return None
-        device = carrier.targets.device
+        device = layout.targets.device
         nothing = Owed(
             torch.empty(0, dtype=torch.int64, device=device),
             torch.empty(0, device=device),
@@ -77,7 +77,7 @@ class OwedRows(NamedTuple):
         rows = [[part.to(device) for part in (nothing if debt is None else debt)] for debt in owed]
         ids = pad_sequence([row[0] for row in rows], batch_first=True, padding_value=-1)
         mass = pad_sequence([row[1] for row in rows], batch_first=True)
-        return cls(carrier.slots_of(ids), mass, torch.stack([row[2] for row in rows]))
+        return cls(layout.slots_of(ids), mass, torch.stack([row[2] for row in rows]))
 
 
 class _Path(NamedTuple):
@@ -174,7 +174,7 @@ def owe_inplace(carried: Tensor, owed: OwedRows) -> None:
     """Mix what is owed into carried distributions.
 
     Args:
-        carried: (n, u) float32, the plug-in's distributions at the carrier's targets.
+        carried: (n, u) float32, the plug-in's distributions at the layout's targets.
         owed: Of the same rows.
     """
     carried.mul_((1 - owed.weight[:, None]).clamp_(min=0))

@@ -1,4 +1,4 @@
-"""Batches to fuse, the mathematics in float64, and the two paths that must come out as it says.
+"""Batches to carry and fuse, the mathematics in float64, and the two paths that must come out as it says.
 
 Kernels are interpreted by Triton where there is no GPU.
 """
@@ -21,7 +21,8 @@ from torch import Tensor
 import onceedit_vllm.fusion
 from onceedit_vllm.dense.search import FLOOR
 from onceedit_vllm.fusion import textual
-from onceedit_vllm.fusion.carrier import Carrier
+from onceedit_vllm.fusion.carrier import carry_rows
+from onceedit_vllm.fusion.carry_layout import CarryLayout
 from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import OwedRows
 
@@ -35,10 +36,10 @@ ALPHAS = [0.0, 1e-6, 0.5, 0.999, 1.0]
 ROUNDING = {torch.float32: 0.0, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
 
-def load_kernels(interpret: bool) -> ModuleType:
-    """A copy of the module for these tests alone, its kernels interpreted or compiled."""
-    path = Path(onceedit_vllm.fusion.__path__[0]) / "kernels.py"
-    spec = importlib.util.spec_from_file_location("kernels_under_test", path)
+def load_kernels(name: str, interpret: bool) -> ModuleType:
+    """A copy of a module for these tests alone, its kernels interpreted or compiled."""
+    path = Path(onceedit_vllm.fusion.__path__[0]) / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_under_test", path)
     assert spec is not None and spec.loader is not None  # noqa: PT018
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +48,8 @@ def load_kernels(interpret: bool) -> ModuleType:
     return module
 
 
-KERNELS = load_kernels(interpret=not GPU)
+KERNELS = load_kernels("kernels", interpret=not GPU)
+CARRY_KERNELS = load_kernels("carry_kernels", interpret=not GPU)
 
 
 @contextmanager
@@ -88,23 +90,30 @@ class Batch(NamedTuple):
     log_probs: Tensor
     alpha: Tensor
     want_search: Tensor
-    carrier: Carrier
+    layout: CarryLayout
     owed: OwedRows | None = None
 
 
-def batch_of(*tensors: Tensor, carrier: Carrier) -> Batch:
+def batch_of(*tensors: Tensor, layout: CarryLayout) -> Batch:
     """The first five fields, moved to the device."""
     logits, rows, log_probs, alpha, want_search = (tensor.to(DEVICE) for tensor in tensors)
-    return Batch(logits, rows, log_probs, alpha, want_search, carrier)
+    return Batch(logits, rows, log_probs, alpha, want_search, layout)
 
 
 def by_kernels(batch: Batch) -> list[int]:
     with triton_ready():
-        return KERNELS.fuse_rows_inplace(*batch).tolist()
+        return run_kernels(KERNELS, CARRY_KERNELS, batch).tolist()
+
+
+def run_kernels(kernels: ModuleType, carry_kernels: ModuleType, batch: Batch) -> Tensor:
+    """Both halves of a step, one behind the other."""
+    lists = carry_kernels.carry_rows(batch.log_probs, batch.layout, batch.owed)
+    return kernels.fuse_rows_inplace(batch.logits, batch.rows, lists, batch.alpha, batch.want_search)
 
 
 def by_torch(batch: Batch) -> list[int]:
-    return textual.fuse_rows_inplace(*batch).tolist()
+    lists = carry_rows(batch.log_probs, batch.layout, batch.owed)
+    return textual.fuse_rows_inplace(batch.logits, batch.rows, lists, batch.alpha, batch.want_search).tolist()
 
 
 Fuse = Callable[[Batch], list[int]]
@@ -112,7 +121,7 @@ Fuse = Callable[[Batch], list[int]]
 
 def fused_row(batch: Batch, i: int) -> tuple[int, Tensor]:
     """Outcome and new row (V_l,) float64 of one entry, straight from the definition."""
-    targets, sources, starts = (table.cpu() for table in batch.carrier[:3])
+    targets, sources, starts = (table.cpu() for table in batch.layout[:3])
     logits, log_probs = batch.logits[batch.rows[i]].double().cpu(), batch.log_probs[i].double().cpu()
     alpha, masked = float(batch.alpha[i]), logits == -INF
     owners = targets.repeat_interleave(starts.diff())
@@ -162,14 +171,14 @@ def assert_fused(fuse: Fuse, batch: Batch, left: Iterable[int] = ()) -> list[int
     return outcome
 
 
-def make_carrier(width: int, plugin_width: int) -> Carrier:
+def make_layout(width: int, plugin_width: int) -> CarryLayout:
     """Targets with no, one, five and hundreds of sources; tokens without a place or beyond the logits."""
     carry = torch.randperm(max(width, plugin_width))[:plugin_width] % (width + 3)
     carry[: plugin_width // 50] = carry[0]
     fives = carry[plugin_width // 50 : plugin_width // 5]
     fives.copy_(fives[torch.arange(len(fives)) // 5])
     carry[-5:] = -1
-    return Carrier.of(carry, torch.randperm(width)[:20], width, DEVICE)
+    return CarryLayout.of(carry, torch.randperm(width)[:20], width, DEVICE)
 
 
 def make_batch(
@@ -180,12 +189,12 @@ def make_batch(
     logits = (3 * torch.randn(n + 1, width)).to(dtype)
     log_probs = (4 * torch.randn(n, plugin_width)).log_softmax(1)
     given = (logits, torch.randperm(n + 1)[:n], log_probs, torch.full((n,), 0.6), torch.arange(n) % 2 == 0)
-    return batch_of(*given, carrier=make_carrier(width, plugin_width))
+    return batch_of(*given, layout=make_layout(width, plugin_width))
 
 
 def owing(batch: Batch, num_debts: int) -> Batch:
     """The same with debts, some of them to the same targets, and padding between."""
-    n, u = len(batch.rows), len(batch.carrier.targets)
+    n, u = len(batch.rows), len(batch.layout.targets)
     slots = torch.randint(-1, u, (n, num_debts))
     slots[:, ::3] = slots[:, :1].clone()
     slots[:, 1::5] = -1

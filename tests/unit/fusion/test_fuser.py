@@ -9,12 +9,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from onceedit_vllm.alignment.align import Alignment
 from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.config import FusionConfig, MapKind, Solver
 from onceedit_vllm.dense.search import FLOOR
+from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.fusion import carrier as carrier_module
 from onceedit_vllm.fusion import fuser as fuser_module
+from onceedit_vllm.fusion.carrier import Carrier
 from onceedit_vllm.fusion.counts import FuseCounts, Tally
 from onceedit_vllm.fusion.fuser import Fuser
+from onceedit_vllm.fusion.lists import Lists, cut
 from onceedit_vllm.fusion.outcome import INACTIVE, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.fusion.reference import fused_step
@@ -42,10 +47,25 @@ def run(
     result = logits.clone()
     count = len(alpha)
     fuser = Fuser(ALIGNMENTS[kind], FusionConfig(**kwargs), logits.device)
-    fuser.fuse_rows_inplace(
-        result, torch.arange(count), log_probs, torch.tensor(alpha), torch.full((count,), search)
-    )
+    inputs = torch.arange(count), log_probs, torch.tensor(alpha), torch.full((count,), search)
+    step(fuser, result, *inputs, alignment=ALIGNMENTS[kind])
     return result, fuser.counts()
+
+
+def step(
+    fuser: Fuser,
+    logits: torch.Tensor,
+    rows: torch.Tensor,
+    log_probs: torch.Tensor,
+    alpha: torch.Tensor,
+    want_search: torch.Tensor,
+    *,
+    alignment: Alignment = ALIGNMENTS["textual"],
+) -> None:
+    """Both halves, on the device of the logits."""
+    carrier = Carrier.of(alignment, logits.shape[1], log_probs.shape[1], logits.device)
+    lists = carrier.carry(log_probs)
+    assert fuser.fuse_rows_inplace(logits, rows, lists, alpha, want_search, log_probs) == []
 
 
 def expected_distribution(logits: torch.Tensor, log_probs: torch.Tensor, alpha: float) -> list[float]:
@@ -169,10 +189,9 @@ def test_no_counter_is_made_twice(kind: MapKind, monkeypatch: pytest.MonkeyPatch
     fuser = Fuser(ALIGNMENTS[kind], FusionConfig())
     for _ in range(3):
         logits, log_probs = make_batch(1, 2)
-        fuser.fuse_rows_inplace(
-            logits, torch.arange(2), log_probs, torch.full((2,), 0.5), torch.ones(2, dtype=torch.bool)
-        )
-    assert len(made) == 2
+        inputs = torch.arange(2), log_probs, torch.full((2,), 0.5), torch.ones(2, dtype=torch.bool)
+        step(fuser, logits, *inputs, alignment=ALIGNMENTS[kind])
+    assert len(made) == 3
     assert fuser.counts().searched == 6
 
 
@@ -200,7 +219,8 @@ def test_rows_that_are_not_listed_keep_their_bits(kind: MapKind) -> None:
     before = wide.clone()
     rows, search = torch.tensor([4, 1]), torch.tensor([True, False])
     fuser = Fuser(ALIGNMENTS[kind], FusionConfig())
-    fuser.fuse_rows_inplace(view, rows, log_probs[rows], torch.tensor([0.8, 0.7]), search)
+    alignment = ALIGNMENTS[kind]
+    step(fuser, view, rows, log_probs[rows], torch.tensor([0.8, 0.7]), search, alignment=alignment)
     counts = fuser.counts()
     assert counts.searched == counts.sampled == 1
     for row in (0, 2, 3, 5):
@@ -209,13 +229,8 @@ def test_rows_that_are_not_listed_keep_their_bits(kind: MapKind) -> None:
     assert (wide[:, 1::2] == 7.0).all()
     alone = logits.clone()
     for row, wanted, alpha in ((4, True, 0.8), (1, False, 0.7)):
-        Fuser(ALIGNMENTS[kind], FusionConfig()).fuse_rows_inplace(
-            alone,
-            torch.tensor([row]),
-            log_probs[row : row + 1],
-            torch.tensor([alpha]),
-            torch.tensor([wanted]),
-        )
+        one = torch.tensor([row]), log_probs[row : row + 1], torch.tensor([alpha]), torch.tensor([wanted])
+        step(Fuser(alignment, FusionConfig()), alone, *one, alignment=alignment)
     torch.testing.assert_close(view[[1, 4]], alone[[1, 4]], atol=1e-6, rtol=1e-5)
 
 
@@ -242,7 +257,8 @@ def test_bad_numbers_leave_the_row_to_the_llm(kind: MapKind, bad: str, search: b
     BAD[bad](logits, log_probs, alpha)
     before = logits.clone()
     fuser = Fuser(ALIGNMENTS[kind], FusionConfig())
-    fuser.fuse_rows_inplace(logits, torch.arange(2), log_probs, alpha, torch.full((2,), search))
+    inputs = torch.arange(2), log_probs, alpha, torch.full((2,), search)
+    step(fuser, logits, *inputs, alignment=ALIGNMENTS[kind])
     counts = fuser.counts()
     assert counts.left == 1
     assert counts.searched + counts.sampled == 1
@@ -297,13 +313,8 @@ def test_no_rows() -> None:
     logits, _ = make_batch(1)
     before = logits.clone()
     fuser = Fuser(ALIGNMENTS["textual"], FusionConfig())
-    fuser.fuse_rows_inplace(
-        logits,
-        torch.empty(0, dtype=torch.int64),
-        torch.empty(0, V_S),
-        torch.empty(0),
-        torch.empty(0, dtype=torch.bool),
-    )
+    none = torch.empty(0, dtype=torch.int64), torch.empty(0, V_S), torch.empty(0), torch.empty(0).bool()
+    step(fuser, logits, *none)
     assert fuser.counts() == FuseCounts()
     assert torch.equal(logits, before)
 
@@ -330,12 +341,15 @@ def test_rows_that_stand_for_none(solver: Solver) -> None:
         alpha, search = torch.full((4,), 0.7), torch.tensor([True, True, False, True])
         expected = logits.clone()
         fuser = Fuser(ALIGNMENTS[kind], FusionConfig(solver=solver))
-        fuser.fuse_rows_inplace(expected, torch.tensor([2]), log_probs[1:2], alpha[:1], search[1:2])
+        alignment = ALIGNMENTS[kind]
+        one = torch.tensor([2]), log_probs[1:2], alpha[:1], search[1:2]
+        step(fuser, expected, *one, alignment=alignment)
         padded = Fuser(ALIGNMENTS[kind], FusionConfig(solver=solver))
-        padded.fuse_rows_inplace(logits, torch.tensor([-1, 2, -1, -1]), log_probs, alpha, search)
+        rows = torch.tensor([-1, 2, -1, -1])
+        step(padded, logits, rows, log_probs, alpha, search, alignment=alignment)
         assert torch.equal(logits, expected)
         assert padded.counts() == fuser.counts()
-        padded.fuse_rows_inplace(logits, torch.tensor([-1, -1, -1, -1]), log_probs, alpha, search)
+        step(padded, logits, torch.full((4,), -1), log_probs, alpha, search, alignment=alignment)
         assert torch.equal(logits, expected)
         assert padded.counts() == fuser.counts()
 
@@ -376,19 +390,31 @@ class NoWaiting(TorchDispatchMode):
 def test_nothing_waits_around_the_kernels(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the GPU path does besides its kernels, with a stand-in for these; they have tests of their own."""
 
-    def stand_in(logits, rows, log_probs, alpha, want_search, carrier, owed):
-        assert owed.slots.shape == (3, 2)
-        logits.index_copy_(0, rows.clamp(min=0), log_probs[:, :1].expand(-1, V_L).contiguous())
+    def stand_in(logits, rows, lists, alpha, want_search):
+        assert lists.mass.shape[0] == 3
+        logits.index_copy_(0, rows.clamp(min=0), lists.mass[:, :1].expand(-1, V_L).contiguous())
         return torch.where(rows < 0, INACTIVE, torch.where(want_search, SEARCHED, SAMPLED)).to(torch.int8)
 
+    def carried(log_probs, layout, owed):
+        assert owed.slots.shape == (3, 2)
+        mass = log_probs.index_select(1, layout.targets % V_S)
+        return Lists(layout.targets.expand(3, -1), mass, mass.new_zeros(3), True)
+
     monkeypatch.setattr(fuser_module, "_path_of", lambda device: (stand_in, walk_together_inplace))
+    monkeypatch.setattr(carrier_module, "_path_of", lambda device: carried)
     fuser = Fuser(ALIGNMENTS["textual"], FusionConfig(solver=solver))
+    carrier = Carrier.of(ALIGNMENTS["textual"], V_L, V_S)
     logits, log_probs = make_batch(9, 3)
-    inputs = (torch.tensor([1, 2, -1]), log_probs, torch.full((3,), 0.5), torch.tensor([True, False, True]))
+    rows, alpha, search = torch.tensor([1, 2, -1]), torch.full((3,), 0.5), torch.tensor([True, False, True])
     debt = Owed(torch.tensor([3, 5]), torch.tensor([0.1, 0.2]), torch.tensor(0.3))
-    fuser.fuse_rows_inplace(logits, *inputs, [None, debt, None])  # lays out the tables
+
+    def both_halves() -> list[int]:
+        lists = carrier.carry(log_probs, [None, debt, None])
+        return fuser.fuse_rows_inplace(logits, rows, lists, alpha, search)
+
+    both_halves()
     with NoWaiting():
-        fuser.fuse_rows_inplace(logits, *inputs, [None, debt, None])
+        assert both_halves() == []
     assert fuser.counts() == FuseCounts(searched=2, sampled=2)
     with pytest.raises(AssertionError), NoWaiting():
         bool(logits.any())
@@ -410,16 +436,30 @@ def test_hit_rates_and_bytes() -> None:
     fuser = Fuser(alignment, FusionConfig(solver="adamw"))
     assert fuser.hit_rates() == {}
     for rate in (0.0, 0.5):
-        fuser.fuse_rows_inplace(
-            logits.clone(), torch.arange(2), log_probs, torch.full((2,), 0.9), torch.tensor([True, False])
-        )
+        inputs = torch.arange(2), log_probs, torch.full((2,), 0.9), torch.tensor([True, False])
+        step(fuser, logits.clone(), *inputs, alignment=alignment)
         assert fuser.hit_rates()["llm columns"] == rate
     assert alignment.dense is not None
     maps = alignment.dense.bytes_held()
     dense = 4 * 1200 * (2300 + 3100)
-    assert fuser._carrier is not None
-    assert maps < fuser.bytes_held() - sum(table.nbytes for table in fuser._carrier)
-    assert fuser.bytes_held() < maps + dense / 100 + 8 * 6 * 3100, "caches keep a hundredth of the matrices"
+    assert maps < fuser.bytes_held() < maps + dense / 100, "caches keep a hundredth of the matrices"
+    carrier = Carrier.of(alignment, 3100, 2300)
+    assert 8 * 2300 < carrier.bytes_held() < 8 * 6 * 3100
+    assert Fuser(ALIGNMENTS["textual"], FusionConfig()).bytes_held() == 0
+
+
+@pytest.mark.parametrize("search", [True, False])
+def test_dense_kinds_take_whole_lists_and_the_plugins_own_distribution(search: bool) -> None:
+    alignment, fuser = ALIGNMENTS["eq16"], Fuser(ALIGNMENTS["eq16"], FusionConfig())
+    logits, log_probs = make_batch(1, 1)
+    before, lists = logits.clone(), Carrier.of(alignment, V_L, V_S).carry(log_probs)
+    asked = torch.tensor([0.5]), torch.tensor([search])
+    with pytest.raises(BadInputError, match="needs plugin_log_probs"):
+        fuser.fuse_rows_inplace(logits, torch.tensor([0]), lists, *asked)
+    with pytest.raises(BadInputError, match="cut lists"):
+        fuser.fuse_rows_inplace(logits, torch.tensor([0]), cut(lists, 2), *asked, log_probs)
+    assert torch.equal(logits, before)
+    assert fuser.counts() == FuseCounts()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

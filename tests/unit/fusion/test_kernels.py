@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.unit.fusion.path_cases import (
+    CARRY_KERNELS,
     DEVICE,
     FLOATS,
     GPU,
@@ -19,6 +20,7 @@ from tests.unit.fusion.path_cases import (
     load_kernels,
     make_batch,
     owing,
+    run_kernels,
     same_bits,
     triton_ready,
 )
@@ -36,7 +38,8 @@ def test_rows_beyond_two_to_the_31() -> None:
 
 
 def test_two_runs_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KERNELS.BLOCK, DEVICE.type, 1024)
+    for kernels in (KERNELS, CARRY_KERNELS):
+        monkeypatch.setitem(kernels.BLOCK, DEVICE.type, 1024)
     batch = owing(make_batch(5000, 3000, 6, torch.bfloat16), 200)
     again = batch._replace(logits=batch.logits.clone())
     assert by_kernels(batch) == by_kernels(again)
@@ -57,18 +60,18 @@ class NoSync(TorchDispatchMode):
 
 def test_the_host_waits_for_nothing() -> None:
     batch = owing(make_batch(), 9)
-    by_kernels(batch)  # Lays out the tables of the carrier.
+    by_kernels(batch)  # Lays out the tables.
     with triton_ready(), NoSync():
-        KERNELS.fuse_rows_inplace(*batch)
+        run_kernels(KERNELS, CARRY_KERNELS, batch)
 
 
 @pytest.mark.skipif(not GPU, reason="graphs are captured on GPUs")
 def test_a_captured_graph_fuses_what_it_finds() -> None:
     batch = owing(make_batch(), 9)
     graph, scratch = torch.cuda.CUDAGraph(), batch._replace(logits=batch.logits.clone())
-    by_kernels(scratch)  # Compiles, and lays out the tables of the carrier.
+    by_kernels(scratch)  # Compiles, and lays out the tables.
     with torch.cuda.graph(graph):
-        outcome = KERNELS.fuse_rows_inplace(*scratch)
+        outcome = run_kernels(KERNELS, CARRY_KERNELS, scratch)
     for _ in range(2):
         batch.log_probs.copy_(batch.log_probs.flip(1))
         scratch.logits.copy_(batch.logits)
@@ -98,8 +101,10 @@ def test_kernels_compile(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(triton.runtime.driver, "_active", Hopper())
     monkeypatch.setattr(triton.JITFunction, "run", compile_only)
-    kernels = load_kernels(interpret=False)
-    kernels.BLOCK["cpu"] = kernels.BLOCK["cuda"]
-    kernels.fuse_rows_inplace(*owing(make_batch(32000, 49153, dtype=dtype), 9))
-    assert list(compiled) == ["_survey_kernel", "_owe_kernel", "_write_kernel", "_crown_kernel"]
+    modules = [load_kernels(name, interpret=False) for name in ("kernels", "carry_kernels")]
+    for kernels in modules:
+        kernels.BLOCK["cpu"] = kernels.BLOCK["cuda"]
+    run_kernels(modules[0], modules[1], owing(make_batch(32000, 49153, dtype=dtype), 9))
+    fusing = ["_survey_kernel", "_write_kernel", "_crown_kernel"]
+    assert list(compiled) == ["_carry_kernel", "_owe_kernel", *fusing]
     assert not [name for name, ptx in compiled.items() if "atom." in ptx or ".f64" in ptx]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onceedit_vllm.alignment.spelling import Spellings
-from onceedit_vllm.fusion.carrier import Carrier
+from onceedit_vllm.fusion.carry_layout import CarryLayout
 from onceedit_vllm.fusion.owed import Owed, OwedRows, SpellingBook, owe_inplace
 
 # Plug-in tokens 0..5: 1 is the LLM's 10 as it is; 2 is written 10 11, 3 is 10 12, 4 is 10 11 13.
@@ -83,31 +83,31 @@ def test_what_the_plugin_did_not_mean_is_not_owed() -> None:
     assert owed.only().mass.isnan().all(), "a row that rests on it alone is left to the LLM"
 
 
-CARRIER = Carrier.of(torch.tensor([10, 11, -1]), torch.tensor([12]), 20, torch.device("cpu"))
+LAYOUT = CarryLayout.of(torch.tensor([10, 11, -1]), torch.tensor([12]), 20, torch.device("cpu"))
 
 
 def test_owing_keeps_a_distribution_one() -> None:
     carried = torch.tensor([[0.25, 0.25, 0.5], [0.2, 0.3, 0.5]])
     before = carried.clone()
     debt = Owed(torch.tensor([11, 11, 19]), torch.tensor([0.5, 0.25, 0.0]), torch.tensor(0.75))
-    rows = OwedRows.of([None, debt], CARRIER)
+    rows = OwedRows.of([None, debt], LAYOUT)
     assert rows is not None
     assert rows.slots.tolist() == [[-1, -1, -1], [1, 1, -1]], "19 has no place"
     owe_inplace(carried, rows)
     assert torch.equal(carried[0], before[0])
     assert carried[1].tolist() == pytest.approx([0.05, 0.075 + 0.75, 0.125])
     assert float(carried[1].sum()) == pytest.approx(1.0)
-    assert OwedRows.of([None, None], CARRIER) is None
+    assert OwedRows.of([None, None], LAYOUT) is None
 
 
-def test_a_carrier_turns_the_carry_table_round() -> None:
+def test_a_layout_turns_the_carry_table_round() -> None:
     carry = torch.tensor([7, -1, 3, 7, 99, 3, 7])
-    carrier = Carrier.of(carry, torch.tensor([5, 98]), 20, torch.device("cpu"))
-    assert carrier.targets.tolist() == [3, 5, 7]
-    owned = [carrier.sources[a:b].tolist() for a, b in zip(carrier.starts, carrier.starts[1:], strict=False)]
+    layout = CarryLayout.of(carry, torch.tensor([5, 98]), 20, torch.device("cpu"))
+    assert layout.targets.tolist() == [3, 5, 7]
+    owned = [layout.sources[a:b].tolist() for a, b in zip(layout.starts, layout.starts[1:], strict=False)]
     assert owned == [[2, 5], [], [0, 3, 6]]
-    assert carrier.first.tolist() == [2, 7, 0], "7 stands for no token"
-    assert (carrier.others.tolist(), carrier.other_slots.tolist()) == ([5, 3, 6], [0, 2, 2])
-    assert carrier.slots_of(torch.tensor([[7, 4], [99, 3]])).tolist() == [[2, -1], [-1, 0]]
-    nowhere = Carrier.of(torch.tensor([-1]), torch.tensor([], dtype=torch.int64), 20, torch.device("cpu"))
+    assert layout.first.tolist() == [2, 7, 0], "7 stands for no token"
+    assert (layout.others.tolist(), layout.other_slots.tolist()) == ([5, 3, 6], [0, 2, 2])
+    assert layout.slots_of(torch.tensor([[7, 4], [99, 3]])).tolist() == [[2, -1], [-1, 0]]
+    nowhere = CarryLayout.of(torch.tensor([-1]), torch.tensor([], dtype=torch.int64), 20, torch.device("cpu"))
     assert nowhere.slots_of(torch.tensor([4])).tolist() == [-1]

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from onceedit_vllm.fusion.carrier import Carrier
+from onceedit_vllm.fusion.carry_layout import CarryLayout
 from onceedit_vllm.fusion.outcome import INACTIVE, LEFT, SAMPLED, SEARCHED
 from onceedit_vllm.fusion.owed import OwedRows
 from tests.unit.fusion.path_cases import (
     ALPHAS,
+    CARRY_KERNELS,
     DEVICE,
     FLOATS,
     GPU,
@@ -44,7 +45,8 @@ def fuse(request: pytest.FixtureRequest) -> Fuse:
 @pytest.fixture
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks in a short row."""
-    monkeypatch.setitem(KERNELS.BLOCK, DEVICE.type, 1024)
+    for kernels in (KERNELS, CARRY_KERNELS):
+        monkeypatch.setitem(kernels.BLOCK, DEVICE.type, 1024)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -69,7 +71,7 @@ def test_mixed_batches(fuse: Fuse, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_masked_tokens_stay_masked(fuse: Fuse, allowed: str, alpha: float) -> None:
     batch, tokens = make_batch(), torch.randperm(3000)
-    target = torch.isin(tokens, batch.carrier.targets.cpu())
+    target = torch.isin(tokens, batch.layout.targets.cpu())
     shares: dict[str, Any] = {
         "90 %": slice(2700),
         "1 %": slice(30),
@@ -125,11 +127,11 @@ def test_strided_views(fuse: Fuse, layout: str) -> None:
 def test_without_rows_or_targets(fuse: Fuse) -> None:
     batch = make_batch()
     assert (
-        assert_fused(fuse, batch_of(batch.logits, *(part[:0] for part in batch[1:5]), carrier=batch.carrier))
+        assert_fused(fuse, batch_of(batch.logits, *(part[:0] for part in batch[1:5]), layout=batch.layout))
         == []
     )
-    nowhere = Carrier.of(torch.full((500,), -1), torch.arange(0), 3000, DEVICE)
-    batch = batch._replace(carrier=nowhere)
+    nowhere = CarryLayout.of(torch.full((500,), -1), torch.arange(0), 3000, DEVICE)
+    batch = batch._replace(layout=nowhere)
     assert assert_fused(fuse, batch) == [SEARCHED, SAMPLED] * 2
     weight = torch.tensor([0.0, 0.0, 1.0, NAN], device=DEVICE)
     owed = OwedRows(torch.full((4, 3), -1, device=DEVICE), torch.zeros(4, 3, device=DEVICE), weight)
@@ -200,9 +202,9 @@ def winners_of(fuse: Fuse, cases: list[tuple[dict[int, float], dict[int, float],
         for token, p in said.items():
             log_probs[row, token] = math.log(p)
     alpha = torch.tensor([case[2] for case in cases])
-    carrier = Carrier.of(torch.arange(7), torch.arange(0), 10, DEVICE)
+    layout = CarryLayout.of(torch.arange(7), torch.arange(0), 10, DEVICE)
     tensors = (logits, torch.arange(n), log_probs, alpha, torch.ones(n, dtype=torch.bool))
-    batch = batch_of(*tensors, carrier=carrier)
+    batch = batch_of(*tensors, layout=layout)
     assert fuse(batch) == [SEARCHED] * n
     return [int(winner) for winner in batch.logits.argmax(dim=1)]
 
