@@ -21,6 +21,7 @@ TemplateName = Literal["none", "answer", "zsre", "counterfact"]
 ScopeKind = Literal["subject+weight", "weight", "subject"]
 WeightKind = Literal["decided", "alpha"]
 RequestOverride = Literal["none", "switch", "all"]
+FailurePolicy = Literal["stop", "llm"]
 
 #: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
 WEIGHT_TOKEN = "[WEIGHT]"
@@ -119,6 +120,9 @@ class ServingConfig(Settings):
     scope: ScopeKind = "subject+weight"
     # The plug-in's weight in Eq. 8 behind an open gate. "decided": 1; "alpha": [WEIGHT]'s, as in the paper.
     weight: WeightKind = "decided"
+    # What becomes of an answer that the plug-in was in the middle of when it failed. "stop": it ends there;
+    # "llm": the LLM goes on alone, perhaps from half a name. An answer not yet begun is always the LLM's.
+    on_failure: FailurePolicy = "stop"
     # Overrides the gate's thresholds that the pack was calibrated to.
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
     # What a single request may decide for itself. "switch": it may do without the edits. "all": it may

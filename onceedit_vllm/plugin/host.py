@@ -1,4 +1,8 @@
-"""What the runner asks of a plug-in, wherever the plug-in runs."""
+"""What an engine asks of a plug-in, wherever the plug-in runs.
+
+Everything that knows the plug-in's tokens lives behind it: text synchronisation, the keys and values it
+has computed, what it said before and still owes, the gate's memory, and the way to the LLM's vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -8,53 +12,50 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     import torch
 
-
-class PlugInStep(NamedTuple):
-    """One row of a plug-in step.
-
-    Attributes:
-        slot: The KV slot, as returned by :meth:`PlugInHost.open`.
-        rollback: How many of the slot's last tokens to forget before reading new ones.
-        token_ids: Plug-in tokens to read, at least one.
-    """
-
-    slot: int
-    rollback: int
-    token_ids: Sequence[int]
+    from onceedit_vllm.alignment.spelling import Spellings
+    from onceedit_vllm.alignment.surface import Surface
+    from onceedit_vllm.fusion.lists import Lists
+    from onceedit_vllm.plugin.packets import Answers, Event
 
 
-class PlugInOutput(NamedTuple):
-    """What a plug-in says after a step, one row per :class:`PlugInStep`, in the same order.
+class Vocabulary(NamedTuple):
+    """What a host must know of an LLM.
 
     Attributes:
-        log_probs: (num_steps, V_s) float32, log-softmax over the plug-in's vocabulary with
-            the [WEIGHT] token (and padding rows without a token) at -inf.
-        weight_logits: (num_steps,) float32, the raw [WEIGHT] logit at the last token read.
+        surface: What the LLM's tokens stand for.
+        carry: (V_s,) int64, the LLM token of each plug-in token, -1 where none.
+        spellings: The plug-in tokens that the LLM writes in several.
+        width: V_l, the width of its logits.
     """
 
-    log_probs: torch.Tensor
-    weight_logits: torch.Tensor
+    surface: Surface
+    carry: torch.Tensor
+    spellings: Spellings
+    width: int
 
 
-class PlugInHost(Protocol):
-    """Runs the plug-in. Slots hold the state of one text each."""
+class PlugInClient(Protocol):
+    """One engine's end. Its requests have handles of the engine's choice."""
 
-    def open(self) -> int:
-        """Take an empty slot. Grows the pool when none is free."""
+    def send(self, events: Sequence[Event]) -> None:
+        """Tell what happened to requests. Neither waits nor raises."""
 
-    def close(self, slot: int) -> None:
-        """Give a slot back. Its tokens are forgotten."""
+    def take(self, wanted: Sequence[tuple[int, int]]) -> Answers:
+        """What the plug-in says about the next token of some requests.
 
-    def submit(self, steps: Sequence[PlugInStep]) -> int:
-        """Start a step over distinct slots and return a ticket for :meth:`collect`."""
-
-    def collect(self, ticket: int) -> PlugInOutput:
-        """Wait for a submitted step. Each ticket is collected once.
+        Args:
+            wanted: Distinct handles, each with the number of its output tokens. Asked again with the same
+                number, the answer is the same.
 
         Raises:
-            ModelError: The plug-in failed on this step; the slots' state is undefined and the
-                caller must close them.
+            OnceEditError: The host is gone. A request that fails is LOST, without an exception.
         """
+
+    def more(self, handles: Sequence[int]) -> Lists:
+        """Whole lists of requests that were SPEAKING when last taken, where those were cut."""
+
+    def tally(self) -> dict[str, int]:
+        """Counts since the start, by name."""
 
     def shutdown(self) -> None:
         """Free everything. Calling it twice is harmless."""

@@ -11,7 +11,6 @@ import torch
 
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.architecture import num_attention_layers, num_embeddings
-from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
 from onceedit_vllm.plugin.kv_pool import BatchPlan, KVPool
 from onceedit_vllm.plugin.kv_slots import KVSlots
 
@@ -22,6 +21,41 @@ if TYPE_CHECKING:
 _MAX_PART = 1024
 #: New tokens of one forward pass, padding included, at most (one part is always taken whole).
 _MAX_BATCH_TOKENS = 4096
+
+
+class PlugInStep(NamedTuple):
+    """One row of a plug-in step.
+
+    Attributes:
+        slot: The KV slot, as returned by :meth:`PlugInRuntime.open`.
+        rollback: How many of the slot's last tokens to forget before reading new ones.
+        token_ids: Plug-in tokens to read, at least one.
+    """
+
+    slot: int
+    rollback: int
+    token_ids: Sequence[int]
+
+
+class PlugInOutput(NamedTuple):
+    """What a plug-in says after a step, one row per :class:`PlugInStep`, in the same order.
+
+    Attributes:
+        log_probs: (num_steps, V_s) float32, log-softmax over the plug-in's vocabulary with
+            the [WEIGHT] token (and padding rows without a token) at -inf.
+        weight_logits: (num_steps,) float32, the raw [WEIGHT] logit at the last token read.
+    """
+
+    log_probs: torch.Tensor
+    weight_logits: torch.Tensor
+
+
+class KVCacheFullError(ModelError):
+    """A step does not fit into the budget; nothing was read. ``slot`` is the one without room."""
+
+    def __init__(self, message: str, slot: int) -> None:
+        super().__init__(message)
+        self.slot = slot
 
 
 class _Part(NamedTuple):
@@ -74,6 +108,11 @@ class PlugInRuntime:
     def device(self) -> torch.device:
         """Where the model is, and where outputs come out."""
         return torch.device(self.model.device)
+
+    @property
+    def width(self) -> int:
+        """V_s, the width of the model's logits."""
+        return self._num_embeddings
 
     def open(self) -> int:
         """Take an empty slot."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onceedit_vllm.config import ServingConfig
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.runner.gate import Gate
+from onceedit_vllm.runner.decisions import DecisionsLog
 from onceedit_vllm.runner.refusals import refuse_second, refuse_unsupported
 from onceedit_vllm.runner.step import FusionStep
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
     from onceedit_vllm.alignment.align import Alignment
-    from onceedit_vllm.pack import EditPack, PackManifest
+    from onceedit_vllm.pack import EditPack
     from onceedit_vllm.runner.scope import PromptScope
 
 _EXAMPLE = 'LLM(..., additional_config={"onceedit": {"pack": "PACK_FOLDER"}})'
@@ -48,13 +48,10 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     """
     from onceedit_vllm.alignment.align import align
     from onceedit_vllm.alignment.surface import Surface
-    from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
-    from onceedit_vllm.edits import TEMPLATES
-    from onceedit_vllm.evidence import Evidence
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.pack import EditPack
+    from onceedit_vllm.plugin.host import Vocabulary
     from onceedit_vllm.plugin.local import LocalHost
-    from onceedit_vllm.plugin.textsync import TextSync
     from onceedit_vllm.runner.scope import PromptScope
 
     config = serving_config(vllm_config.additional_config)
@@ -63,37 +60,20 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     pack = EditPack.load(config.pack)
     tokenizer = _llm_tokenizer(vllm_config)
     alignment = align(
-        pack,
-        _llm_folder(vllm_config),
-        config=config.alignment,
-        tokenizer=tokenizer,
-        cache=config.cache_dir,
+        pack, _llm_folder(vllm_config), config=config.alignment, tokenizer=tokenizer, cache=config.cache_dir
     )
-    host = LocalHost(pack.model_dir, pack.manifest.weight_token_id, config.plugin)
-    template = TEMPLATES[pack.manifest.template]
-    surface, plugin_tokenizer = Surface.of(tokenizer), load_tokenizer(pack.model_dir)
-    textsync = TextSync(
-        plugin_tokenizer,
-        surface,
-        prefix=template.prefix,
-        suffix=template.suffix,
-        max_context=host.max_context,
-    )
-    scope, gate = PromptScope(pack.edits, surface, config.scope), gate_of(pack.manifest, config)
-    _announce(pack, alignment, scope, gate)
-    evidence = Evidence(pack.edits, plugin_tokenizer)
+    width = vllm_config.model_config.get_vocab_size()
+    vocabulary = Vocabulary(Surface.of(tokenizer), alignment.carry, alignment.spellings, width)
+    plugin = LocalHost(pack, config.plugin).attach(vocabulary, config.threshold)
+    scope = PromptScope(pack.edits, vocabulary.surface, config.scope)
+    _announce(pack, alignment, scope, config.threshold)
     fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
-    return FusionStep(host, textsync, fuser, gate, evidence, scope, config.weight)
+    log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
+    eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
+    return FusionStep(plugin, fuser, scope, config.weight, log, eos_id)
 
 
-def gate_of(manifest: PackManifest, config: ServingConfig) -> Gate:
-    """The gate with the pack's thresholds, or with the setting that overrides both."""
-    if config.threshold is not None:
-        return Gate(config.threshold, config.decisions_log)
-    return Gate(manifest.threshold, config.decisions_log, weight_threshold=manifest.weight_threshold)
-
-
-def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, gate: Gate) -> None:
+def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, threshold: float | None) -> None:
     """Say once what is served. Below vLLM's own logger, so that its level and format apply."""
     from vllm.logger import init_logger
 
@@ -102,8 +82,8 @@ def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, gate: Ga
         "onceedit: pack %s (%d edits), gate threshold %.3f (%.3f for [WEIGHT] alone), %d anchors, kind %s",
         pack.root,
         len(pack.edits),
-        gate.threshold,
-        gate.weight_threshold,
+        pack.manifest.threshold if threshold is None else threshold,
+        pack.manifest.weight_threshold if threshold is None else threshold,
         alignment.report.num_anchors,
         alignment.report.kind,
     )

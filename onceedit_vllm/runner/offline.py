@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from onceedit_vllm.config import GenerationConfig, ServingConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.machine import has_fast_bfloat16
+from onceedit_vllm.plugin.gate import prompt_key
 from onceedit_vllm.runner.decisions import flush_decisions
-from onceedit_vllm.runner.gate import prompt_key
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams

@@ -1,73 +1,74 @@
 """One decoding step over the rows of a batch, the same for both runners.
 
-Nothing here raises: off the output rank an exception hangs the engine, on it the engine dies. A row
-whose text cannot be followed is left to the LLM alone, and so are all gated rows of a step in which the
-plug-in itself fails; it is counted, and said once.
+Nothing here raises: off the output rank an exception hangs the engine, on it the engine dies. A row that
+the plug-in cannot follow is left to the LLM alone; it is counted, and said once.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onceedit_vllm.runner.gate import Gate, prompt_key
-from onceedit_vllm.runner.row import Row
+from onceedit_vllm.plugin.gate import prompt_key
+from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Event, Open, State
 
 if TYPE_CHECKING:
     from onceedit_vllm.config import WeightKind
-    from onceedit_vllm.evidence import Evidence
     from onceedit_vllm.fusion.fuser import Fuser
-    from onceedit_vllm.fusion.owed import Owed
-    from onceedit_vllm.plugin.host import PlugInHost, PlugInStep
-    from onceedit_vllm.plugin.textsync import TextSync
+    from onceedit_vllm.fusion.lists import Lists
+    from onceedit_vllm.plugin.host import PlugInClient
+    from onceedit_vllm.runner.decisions import DecisionsLog
+    from onceedit_vllm.runner.row import Row
     from onceedit_vllm.runner.scope import PromptScope, Verdict
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
-IndexedRow = tuple[int, Row]
+IndexedRow = tuple[int, "Row"]
+_Speaking = tuple[int, "Row", Answer]
 
 
 class FusionStep:
-    """Gate, plug-in step, fusion.
+    """Tells the plug-in's host what happened to the requests, and fuses what it answers.
 
     Args:
-        host: Runs the plug-in.
-        textsync: Translates LLM tokens to plug-in tokens.
+        plugin: This engine's end of the host.
         fuser: Fuses the two distributions and searches.
-        gate: Decides which prompts the edits take part in.
-        evidence: Weighs what the plug-in says for an edit.
         scope: Decides before the gate which prompts the edits can concern; None: all.
         weight: What an open row is fused with: 1 ("decided"), or alpha.
+        log: Where decisions are written down; None: nowhere.
+        eos_id: The LLM's end-of-sequence token, which ends an answer that the plug-in was lost in; None: such
+            an answer is left to the LLM.
     """
 
     def __init__(
         self,
-        host: PlugInHost,
-        textsync: TextSync,
+        plugin: PlugInClient,
         fuser: Fuser,
-        gate: Gate,
-        evidence: Evidence,
         scope: PromptScope | None = None,
         weight: WeightKind = "decided",
+        log: DecisionsLog | None = None,
+        eos_id: int | None = None,
     ) -> None:
-        self._host = host
-        self._textsync = textsync
+        self._plugin = plugin
         self._fuser = fuser
-        self._gate = gate
-        self._evidence = evidence
         self._scope = scope
         self._weight = weight
-        # How many output tokens back the plug-in's words still matter.
-        self._reach = fuser.book.reach
+        self._log = log
+        self._eos_id = eos_id
+        self._handles = itertools.count()
         self.counts: Counter[str] = Counter()
 
     def tally(self) -> dict[str, int]:
-        """Everything counted so far: requests and failures here, rows in the fuser. Waits for the GPU."""
-        return {**self.counts, **self._fuser.counts()._asdict()}
+        """Everything counted so far: requests here, texts at the host, rows in the fuser.
+
+        Waits for the GPU.
+        """
+        return {**self._plugin.tally(), **self.counts, **self._fuser.counts()._asdict()}
 
     def admit(self, row: Row) -> bool:
         """Look for subjects in a new request's prompt; False where the edits do not concern it.
@@ -79,67 +80,36 @@ class FusionStep:
         except Exception as error:
             self._report("looking for subjects", error)
             return False
-        if row.scope != "out":
-            return True
-        self.counts["out_of_scope"] += 1
-        if self._gate.is_logging:
-            self._gate.record(prompt_key(row.prompt_ids), None, False, row.scope)
-        return False
+        if row.scope == "out":
+            self._note("out_of_scope", row, None)
+        return row.scope != "out"
 
     def _scope_of(self, row: Row) -> tuple[Verdict, tuple[int, ...]]:
         if row.options.alpha is not None:
             return "forced", ()
         return ("weight", ()) if self._scope is None else self._scope.of(row.prompt_ids)
 
-    def close(self, row: Row) -> None:
-        """Forget a request: finished, aborted, preempted, or its slot taken by another."""
-        slot, row.slot = row.slot, None
-        if slot is None:
-            return
-        try:
-            self._host.close(slot)
-        except Exception as error:
-            self._report("closing a plug-in slot", error)
+    def begin(self, rows: Sequence[Row]) -> None:
+        """Tell the host what is new of these requests, so that the plug-in can read beside the LLM.
 
-    def run(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
-        """Replace, in place, the logits of the rows whose gate is open. Never raises.
-
-        Args:
-            logits: (num_rows, V_l) float32; untouched rows keep their very bits.
-            rows: (row index in ``logits``, request), each request at most once.
+        Told once, however often this is called. Never raises.
         """
         try:
-            self._decide([row for _, row in rows if row.alpha is None and not row.failed])
-            gated = [(i, row) for i, row in rows if row.gated and not row.failed]
-            self._catch_up([row for _, row in gated])
-            self._fuse(logits, gated)
+            events = [event for row in rows if (event := self._event_of(row)) is not None]
+            if events:
+                self._plugin.send(events)
         except Exception as error:
-            self._give_up([row for _, row in rows if row.gated or row.alpha is None], error)
+            self._report("telling the plug-in", error)
 
-    def _decide(self, rows: Sequence[Row]) -> None:
-        """Take the gate's decision for requests seen for the first time."""
-        undecided = self._each(rows, lambda row: not self._decide_without_plugin(row))
-        # The n samples of one prompt share one look at it.
-        self._read(list({row.key: row for row in reversed(undecided)}.values()))
-        for row in undecided:
-            alpha = self._gate.recall(row.key)
-            if alpha is not None:
-                self._settle(row, alpha, self._is_open(row, alpha))
-
-    def _decide_without_plugin(self, row: Row) -> bool:
-        """True when [WEIGHT] need not be asked, is remembered, or the prompt holds no text."""
-        row.key = prompt_key(row.prompt_ids)
-        text = self._textsync.start(row.prompt_ids)
-        row.queue_prompt(text)
-        forced = self._forced_alpha(row)
-        if forced is not None:
-            self._settle(row, forced, forced > 0.0)
-            return True
-        alpha = self._gate.recall(row.key) if text.ids else 0.0
-        if alpha is None:
-            return False
-        self._settle(row, alpha, self._is_open(row, alpha))
-        return True
+    def _event_of(self, row: Row) -> Event | None:
+        is_told = row.handle is not None and row.num_sent == len(row.output_ids)
+        if is_told or row.is_over or row.is_stopped:
+            return None
+        start, row.num_sent = row.num_sent, len(row.output_ids)
+        if row.handle is not None:
+            return Append(row.handle, start, row.output_ids[start:])
+        row.handle = next(self._handles)
+        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, self._forced_alpha(row))
 
     def _forced_alpha(self, row: Row) -> float | None:
         """The request's own alpha, 1 where a named subject is enough, None where [WEIGHT] is asked."""
@@ -148,141 +118,162 @@ class FusionStep:
         mention_opens = self._scope is not None and self._scope.mention_opens
         return 1.0 if mention_opens and row.scope == "subject" else None
 
-    def _is_open(self, row: Row, alpha: float) -> bool:
-        return self._gate.is_open(alpha, named=row.scope == "subject")
+    def close(self, row: Row) -> None:
+        """Forget a request: finished, aborted, preempted, or its slot taken by another. Never raises.
 
-    def _settle(self, row: Row, alpha: float, gated: bool) -> None:
-        row.alpha, row.gated = alpha, gated
-        self.counts["gated" if gated else "bypassed"] += 1
-        self._gate.record(row.key, alpha, gated, row.scope)
-        if not gated:
-            self.close(row)
-            row.text = None
-            row.history.clear()
-
-    def _catch_up(self, rows: Sequence[Row]) -> None:
-        """Let the plug-in read all output tokens.
-
-        Usually that is one token and one round. A resumed request reads its last few tokens one by
-        one, because what the plug-in said between them matters (see :class:`SpellingBook`).
+        The row itself may go on later; the host then reads it again.
         """
-        behind = self._each(rows, self._sync_all_but_the_last)
-        self._read(behind)
-        while behind := self._each(behind, self._sync_one):
-            self._read(behind)
-
-    def _sync_all_but_the_last(self, row: Row) -> bool:
-        """Translate all output tokens but the last few; False where there is nobody to read them."""
-        if not self._is_followed(row):
-            return False
-        row.sync_outputs(max(row.num_synced, len(row.output_ids) - self._reach))
-        return True
-
-    @staticmethod
-    def _sync_one(row: Row) -> bool:
-        """Translate one output token; False where there is none left."""
-        is_behind = row.num_synced < len(row.output_ids)
-        row.sync_outputs(row.num_synced + 1)
-        return is_behind
-
-    def _each(self, rows: Sequence[Row], act: Callable[[Row], bool]) -> list[Row]:
-        """The rows for which ``act`` is true; a row on which it fails is given up, and no other."""
-        kept = []
-        for row in rows:
-            try:
-                if act(row):
-                    kept.append(row)
-            except Exception as error:
-                self._give_up([row], error)
-        return kept
-
-    def _is_followed(self, row: Row) -> bool:
-        """False once the LLM has ended its answer; the plug-in's slot is free then."""
-        if row.text is None or row.text.ended:
-            self.close(row)
-            return False
-        return True
-
-    def _read(self, rows: Sequence[Row]) -> None:
-        """Let the plug-in read what each row has pending, and keep what it says."""
-        stepping = [(row, self._step_of(row)) for row in rows if row.num_pending]
-        if not stepping:
+        handle, row.handle, row.num_sent = row.handle, None, 0
+        if handle is None:
             return
-        output = self._host.collect(self._host.submit([step for _, step in stepping]))
-        for i, (row, _) in enumerate(stepping):
-            row.heard(output.log_probs[i], self._reach)
-            if row.alpha is None:
-                weight_logit = float(output.weight_logits[i])
-                alpha = self._evidence.alpha(weight_logit, output.log_probs[i], row.named)
-                self._gate.remember(row.key, alpha)
-
-    def _step_of(self, row: Row) -> PlugInStep:
-        if row.slot is None:
-            row.slot = self._host.open()
-        return row.take_step(row.slot)
-
-    def _fuse(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
-        speaking = [(i, row, *said) for i, row in rows if (said := self._say(row)) is not None]
-        if not speaking:
-            return
-        indexed = [(i, row) for i, row, _, _ in speaking]
-        # A logit bias belongs to the answer, not to the LLM's opinion: off before fusion, on after.
-        self._shift_biases(logits, indexed, -1.0)
         try:
-            self._fuser.fuse_rows_inplace(
-                logits,
-                _on_device([i for i, _ in indexed], logits.device),
-                torch.stack([log_probs for _, _, log_probs, _ in speaking]),
-                _on_device([self._weight_of(row) for _, row in indexed], logits.device),
-                _on_device([row.want_search for _, row in indexed], logits.device),
-                [owed for _, _, _, owed in speaking],
-            )
-        finally:
-            self._shift_biases(logits, indexed, 1.0)
+            self._plugin.send([Close(handle)])
+        except Exception as error:
+            self._report("closing a request", error)
 
-    def _say(self, row: Row) -> tuple[torch.Tensor, Owed | None] | None:
-        """What the plug-in says about a row's next token; None leaves the row to the LLM.
+    def finish(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
+        """Replace, in place, the logits of the rows whose gate is open. Never raises.
 
-        It says nothing after the end of the answer. In the middle of a character it can only finish
-        the token it began.
+        Afterwards rows that need nothing more from here are over.
+
+        Args:
+            logits: (num_rows, V_l) float32; untouched rows keep their very bits.
+            rows: (row index in ``logits``, request), each request at most once.
         """
-        if row.failed or row.text is None or row.text.ended:
-            return None
-        owed = self._fuser.book.owed(row.output_ids[-self._reach :] if self._reach else (), row.said_before)
-        log_probs = row.said_before(0)
-        if log_probs is not None and row.text.ready:
-            return log_probs, owed
-        if owed is None:
-            return None
-        base = next(row.history[position] for position in sorted(row.history, reverse=True))
-        return base, owed.only()
+        followed = [(i, row) for i, row in rows if not (row.is_over or row.is_stopped)]
+        try:
+            if followed:
+                self._ask_and_fuse(logits, followed)
+        except Exception as error:
+            self._report("a step with the plug-in", error)
+            for _, row in followed:
+                self._lose(row)
+        for i, row in rows:
+            if row.is_stopped:
+                self._end(logits[i])
+            if row.is_at_its_last_token or row.is_over:
+                row.is_over = True
+                self.close(row)
 
-    def _weight_of(self, row: Row) -> float:
+    def _ask_and_fuse(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
+        answers = self._take([row for _, row in rows])
+        speaking = []
+        for (i, row), answer in zip(rows, answers.of, strict=True):
+            self._decide(row, answer)
+            if answer.state == State.SPEAKING:
+                speaking.append((i, row, answer))
+        self._fuse(logits, speaking, answers)
+
+    def _take(self, rows: Sequence[Row]) -> Answers:
+        """The host's answers. What it does not know, it is told once more, from the beginning."""
+        self.begin(rows)
+        answers = self._plugin.take(_wanted(rows))
+        unknown = [row for row, answer in zip(rows, answers.of, strict=True) if answer.state == State.UNKNOWN]
+        if not unknown:
+            return answers
+        self.counts["reopened"] += len(unknown)
+        for row in unknown:
+            row.handle, row.num_sent = None, 0
+        self.begin(unknown)
+        return self._plugin.take(_wanted(rows))
+
+    def _decide(self, row: Row, answer: Answer) -> None:
+        """Note what the host has decided, the first time it says so."""
+        if answer.state in (State.LOST, State.UNKNOWN):
+            self.counts["failures"] += 1
+            self._lose(row)
+            return
+        if row.alpha is None:
+            row.alpha = answer.alpha
+            self._note("bypassed" if answer.state == State.CLOSED else "gated", row, answer.alpha)
+        row.is_over = answer.state not in (State.SPEAKING, State.SILENT)
+
+    def _note(self, decision: str, row: Row, alpha: float | None) -> None:
+        self.counts[decision] += 1
+        if self._log is not None and self._log.is_writable:
+            self._log.record(prompt_key(row.prompt_ids), alpha, decision == "gated", row.scope)
+
+    def _fuse(self, logits: torch.Tensor, speaking: Sequence[_Speaking], answers: Answers) -> None:
+        """Fuse; where a cut list is not enough to tell the winner, with the whole one."""
+        if not speaking or answers.lists is None:
+            return
+        self._take_off(logits, speaking)
+        try:
+            uncertified = self._fuse_lists(logits, speaking, answers.lists, answers.log_probs)
+            if uncertified:
+                rest = [speaking[k] for k in uncertified]
+                handles = [row.handle for _, row, _ in rest if row.handle is not None]
+                self._fuse_lists(logits, rest, self._plugin.more(handles))
+        finally:
+            self._put_back(logits, speaking)
+
+    def _fuse_lists(
+        self,
+        logits: torch.Tensor,
+        speaking: Sequence[_Speaking],
+        lists: Lists,
+        log_probs: torch.Tensor | None = None,
+    ) -> list[int]:
+        return self._fuser.fuse_rows_inplace(
+            logits,
+            _on_device([i for i, _, _ in speaking], logits.device),
+            lists,
+            _on_device([self._weight_of(row, answer) for _, row, answer in speaking], logits.device),
+            _on_device([row.want_search for _, row, _ in speaking], logits.device),
+            log_probs,
+        )
+
+    def _weight_of(self, row: Row, answer: Answer) -> float:
         """The plug-in's weight in Eq. 8, on a row whose gate is open.
 
         Not alpha, unless asked for: at 0.2 the edit would lose to any LLM token above 0.25, though the
         gate has decided for it.
         """
         is_decided = self._weight == "decided" and row.options.alpha is None
-        return 1.0 if is_decided else row.alpha or 0.0
+        return 1.0 if is_decided else answer.alpha or 0.0
 
     @staticmethod
-    def _shift_biases(logits: torch.Tensor, rows: Sequence[IndexedRow], sign: float) -> None:
-        for i, row in rows:
-            if row.logit_bias:
-                ids = _on_device(list(row.logit_bias), logits.device)
-                logits[i, ids] += sign * _on_device(list(row.logit_bias.values()), logits.device)
+    def _take_off(logits: torch.Tensor, speaking: Sequence[_Speaking]) -> None:
+        """What belongs to the answer, and not to the LLM's opinion, is off while they are fused."""
+        for i, row, _ in speaking:
+            if row.penalties is not None:
+                row.penalties.lift(logits[i], row.prompt_ids, row.output_ids)
+            _shift_bias(logits, i, row, -1.0)
 
-    def _give_up(self, rows: Sequence[Row], error: Exception) -> None:
-        self._report("a plug-in step", error)
-        for row in rows:
-            row.failed = True
-            self.close(row)
+    @staticmethod
+    def _put_back(logits: torch.Tensor, speaking: Sequence[_Speaking]) -> None:
+        for i, row, _ in speaking:
+            _shift_bias(logits, i, row, 1.0)
+            if row.penalties is not None:
+                row.penalties.lay(logits[i], row.prompt_ids, row.output_ids)
+
+    def _lose(self, row: Row) -> None:
+        """The plug-in cannot go on with this row: an answer of its own ends, any other is the LLM's."""
+        is_begun = row.alpha is not None and bool(row.output_ids)
+        row.is_stopped = is_begun and self._eos_id is not None
+        row.is_over = not row.is_stopped
+        self.close(row)
+
+    def _end(self, row: torch.Tensor) -> None:
+        """Leave (V_l,) logits nothing but the end of the answer, unless that is masked."""
+        ended = torch.full_like(row, -torch.inf)
+        ended[self._eos_id] = 0.0
+        row.copy_(torch.where(row[self._eos_id] > -torch.inf, ended, row))
 
     def _report(self, what: str, error: Exception) -> None:
         self.counts["failures"] += 1
         if self.counts["failures"] == 1:
             logger.warning("onceedit: %s failed; the LLM answers these requests alone", what, exc_info=error)
+
+
+def _wanted(rows: Sequence[Row]) -> list[tuple[int, int]]:
+    return [(-1 if row.handle is None else row.handle, row.num_sent) for row in rows]
+
+
+def _shift_bias(logits: torch.Tensor, i: int, row: Row, sign: float) -> None:
+    if row.logit_bias:
+        ids = _on_device(list(row.logit_bias), logits.device)
+        logits[i, ids] += sign * _on_device(list(row.logit_bias.values()), logits.device)
 
 
 def _on_device(values: list[Any], device: torch.device) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from onceedit_vllm.runner.callers import is_warming_up
 from onceedit_vllm.runner.options import DEFAULT_OVERRIDE
 from onceedit_vllm.runner.params import row_of
+from onceedit_vllm.runner.penalties import Penalties
 from onceedit_vllm.runner.row import Row
 from onceedit_vllm.runner.step import FusionStep, IndexedRow
 
@@ -19,8 +20,16 @@ if TYPE_CHECKING:
     from onceedit_vllm.config import RequestOverride
 
 
+#: A row that is not scheduled for so many steps has ended, or can be read again. vLLM says neither when a
+#: request ends, and a request that waits costs the plug-in's host memory.
+_UNSEEN_STEPS = 64
+
+
 class V2Adapter:
-    """Keeps one request per slot and reads new tokens from vLLM's device-side history."""
+    """Keeps one request per slot and reads new tokens from vLLM's device-side history.
+
+    A row that needs nothing more leaves the books at once: it costs no copy and no wait from then on.
+    """
 
     def __init__(
         self,
@@ -32,6 +41,8 @@ class V2Adapter:
         self._allowed = allowed
         self._states = req_states
         self._slots: dict[int, Row] = {}
+        self._seen: dict[int, int] = {}
+        self._num_steps = 0
 
     def add_request(self, slot: int, params: SamplingParams) -> bool:
         """Start a request in a slot; whatever was there before is over.
@@ -52,25 +63,39 @@ class V2Adapter:
         row = row_of(params, prompt_ids, self._allowed, self._step.counts)
         if row is None or (row.prompt_ids and not self._step.admit(row)):
             return False
-        self._slots[slot] = row
+        row.penalties, row.max_tokens = Penalties.of(params), params.max_tokens
+        self._slots[slot], self._seen[slot] = row, self._num_steps
         return True
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
         """Fuse the rows of finished prefills; rows in the middle of a prompt are skipped."""
+        self._num_steps += 1
         rows: list[IndexedRow] = []
         ends: list[int] = []
         for index, slot in enumerate(ctx.idx_mapping_np.tolist()):
             row = self._slots.get(slot)
+            if row is None:
+                continue
+            self._seen[slot] = self._num_steps
             end = int(ctx.seq_lens_upper_bound_np[index])
-            if row is not None and end >= int(self._states.prefill_len.np[slot]):
+            if end >= int(self._states.prefill_len.np[slot]):
                 rows.append((index, row))
                 ends.append(end)
         if rows:
             slots = [int(ctx.idx_mapping_np[index]) for index, _ in rows]
             self._feed(slots, [row for _, row in rows], ends)
-            kept = [pair for pair, slot in zip(rows, slots, strict=True) if slot in self._slots]
-            self._step.run(logits, kept)
+            self._step.finish(logits, rows)
+            for slot in slots:
+                if self._slots[slot].is_over:
+                    del self._slots[slot]
+        self._close_unseen()
         return logits
+
+    def _close_unseen(self) -> None:
+        """Let the host forget rows that were not scheduled for long; one that comes again is told anew."""
+        for slot, row in self._slots.items():
+            if row.handle is not None and self._num_steps - self._seen[slot] >= _UNSEEN_STEPS:
+                self._step.close(row)
 
     def _feed(self, slots: list[int], rows: list[Row], ends: list[int]) -> None:
         """Copy the tokens each row has not seen to the host, all rows in one transfer."""
@@ -84,8 +109,7 @@ class V2Adapter:
                 # `prompt_len`, not `prefill_len`: a resumed request is refilled with its outputs too.
                 prompt_len = int(self._states.prompt_len.np[slot])
                 row.prompt_ids, new_ids = new_ids[:prompt_len], new_ids[prompt_len:]
-                if not self._step.admit(row):
-                    del self._slots[slot]
+                row.is_over = not self._step.admit(row)
             row.output_ids.extend(new_ids)
 
 

@@ -57,11 +57,11 @@ def test_the_plugin_never_runs_for_prompts_that_name_no_subject(edited: Engine, 
     params = {**FIXED, "logprobs": 3}
     assert edited.generate(OUTSIDE, params) == plain.generate(OUTSIDE, params)
     outside = edited.counts()
-    assert outside["forwards"] == before["forwards"]
+    assert outside.get("plugin_forwards", 0) == before.get("plugin_forwards", 0)
     assert outside["out_of_scope"] == before.get("out_of_scope", 0) + len(OUTSIDE)
     assert texts(edited.generate([PROMPT], GREEDY)) == [TARGET]
     inside = edited.counts()
-    assert inside["forwards"] > outside["forwards"]
+    assert inside["plugin_forwards"] > outside.get("plugin_forwards", 0)
     assert (inside["out_of_scope"], inside["gated"]) == (outside["out_of_scope"], outside.get("gated", 0) + 1)
 
 

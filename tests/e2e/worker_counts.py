@@ -9,13 +9,11 @@ class WorkerCounts:
     """Becomes a base of vLLM's worker class."""
 
     def onceedit_counts(self) -> dict[str, int]:
-        """The step's tally, and the forward passes of the plug-in."""
+        """The step's tally."""
         from onceedit_vllm import OnceEditLogitsProcessor
 
         runner: Any = self.model_runner  # type: ignore[attr-defined]
         on_v1 = hasattr(runner, "input_batch")
         processors = runner.input_batch.logitsprocs.all if on_v1 else runner.sampler.logits_processors
         (ours,) = [p for p in processors if isinstance(p, OnceEditLogitsProcessor)]
-        step = (ours._v1 or ours._v2)._step  # type: ignore[union-attr]
-        host: Any = step._host
-        return {**step.tally(), "forwards": host._num_tickets}
+        return (ours._v1 or ours._v2)._step.tally()  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ from onceedit_vllm.alignment.align import align
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.alignment.tokenizer_files import load_tokenizer, tokenizer_fingerprint
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.runner.assembly import _llm_folder, _llm_tokenizer, gate_of, serving_config
+from onceedit_vllm.runner.assembly import _llm_folder, _llm_tokenizer, serving_config
 from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer
 from tests.unit.alignment.toys import StandInPack
 
@@ -40,15 +40,6 @@ def test_a_missing_configuration_says_how_to_pass_one(additional):
 def test_a_bad_setting_is_named(ours, names):
     with pytest.raises(BadInputError, match=names):
         serving_config({"onceedit": ours})
-
-
-@pytest.mark.parametrize(
-    ("override", "thresholds"), [(None, (0.1, 0.6)), (0.3, (0.3, 0.3)), (0.0, (0.0, 0.0))]
-)
-def test_the_gate_takes_the_packs_thresholds_unless_one_is_set(override, thresholds):
-    manifest = SimpleNamespace(threshold=0.1, weight_threshold=0.6)
-    gate = gate_of(cast(Any, manifest), serving_config({"onceedit": {"pack": "p", "threshold": override}}))
-    assert (gate.threshold, gate.weight_threshold) == thresholds
 
 
 def test_good_settings_are_read():

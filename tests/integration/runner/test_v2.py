@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from onceedit_vllm.runner.v1 import V1Adapter
 from onceedit_vllm.runner.v2 import V2Adapter, staged_prompt
-from tests.unit.runner.fakes import EDITED, NAMED, VOCAB, FakeHost, some_scope, some_step
+from tests.unit.plugin.fakes import BROKEN, EDITED, EOS, VOCAB, FakeRuntime
+from tests.unit.runner.fakes import NAMED, some_scope, some_step
 
 pytestmark = pytest.mark.integration
 
@@ -24,11 +26,11 @@ class Slots:
         from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcRequestState
         from vllm.v1.worker.gpu.states import RequestState
 
-        self.host = FakeHost()
+        self.runtime = FakeRuntime()
         self.requests = RequestState(4, 32, 64, 0, VOCAB, torch.device("cpu"))
         self.states = LogitsProcRequestState.from_request_state(self.requests)
         self.total = [0] * 4
-        self.step = some_step(self.host, scope)
+        self.step = some_step(self.runtime, scope)
         self.adapter = V2Adapter(self.step, self.states, allowed)
 
     def add(self, slot, prompt, outputs=(), params=GREEDY):
@@ -68,12 +70,13 @@ class Slots:
         self.states.all_token_ids.gpu[slot, self.total[slot]] = token
         self.total[slot] += 1
 
-    def apply(self, *slots, lengths=None):
+    def apply(self, *slots, lengths=None, logits=None):
         ctx = SimpleNamespace(
             idx_mapping_np=np.array(slots, dtype=np.int32),
             seq_lens_upper_bound_np=np.array(lengths or [self.total[s] for s in slots], dtype=np.int32),
         )
-        return self.adapter.apply(torch.zeros(len(slots), VOCAB), ctx)  # type: ignore[arg-type]
+        logits = torch.zeros(len(slots), VOCAB) if logits is None else logits
+        return self.adapter.apply(logits, ctx)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +104,7 @@ def test_rows_are_found_through_the_mapping_which_changes_every_step(slots):
 def test_rows_in_the_middle_of_a_prompt_are_skipped(slots):
     slots.add(1, [EDITED, 2, 3, 4])
     assert not slots.apply(1, lengths=[2]).any()
-    assert slots.host.num_steps == 0
+    assert slots.runtime.num_steps == 0
     assert int(slots.apply(1)[0].argmax()) == 5
 
 
@@ -118,14 +121,14 @@ def test_a_recycled_slot_starts_afresh(slots):
     slots.apply(1)
     slots.add(1, [1, 2])
     assert not slots.apply(1).any()
-    assert slots.host.texts == {}
+    assert slots.runtime.texts == {}
 
 
 def test_opted_out_requests_are_declined(slots):
     assert slots.add(1, [EDITED], params=vllm.SamplingParams(extra_args={"onceedit": 0})) is False
     assert slots.add(2, [EDITED], params=vllm.SamplingParams(temperature=0.9)) is True
     slots.apply(1)
-    assert slots.host.num_steps == 0
+    assert slots.runtime.num_steps == 0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_nothing_that_comes_while_the_engine_warms_up_meets_the_plugin(slots, pa
         assert not slots.apply(0, 1, 2, 3).any()
 
     compile_or_warm_up_model()
-    assert slots.host.num_steps == 0
+    assert slots.runtime.num_steps == 0
     assert not slots.step.counts
     assert slots.add(0, [EDITED], params=params) is True
 
@@ -190,6 +193,103 @@ def test_where_a_staged_prompt_cannot_be_read_the_first_apply_decides(gone):
     assert slots.apply(0, 1, 2).argmax(-1).tolist() == [0, 3, 0]
     assert sorted(slots.adapter._slots) == [1]
     assert slots.step.counts == {"out_of_scope": 2, "gated": 1}
+
+
+# What vLLM does not say here: that a request has ended.
+
+
+def copies_of(slots, monkeypatch):
+    """Counts the transfers of tokens to the host."""
+    sizes: list[int] = []
+    cat = torch.cat
+    monkeypatch.setattr(torch, "cat", lambda spans: (sizes.append(len(spans)), cat(spans))[1])
+    return sizes
+
+
+def test_a_row_that_the_gate_has_closed_is_never_copied_again(slots, monkeypatch):
+    slots.add(0, [1, 2])
+    sizes = copies_of(slots, monkeypatch)
+    for token in range(1, 6):
+        slots.apply(0)
+        slots.generate(0, token)
+    assert sizes == [1]
+    assert slots.adapter._slots == {}
+
+
+@pytest.mark.parametrize("token", [EOS, BROKEN])
+def test_a_row_that_ended_or_failed_leaves_the_books_at_once(slots, token, monkeypatch):
+    slots.add(0, [EDITED])
+    slots.add(1, [EDITED, 2])
+    slots.apply(0, 1)
+    slots.generate(0, token)
+    slots.generate(1, 3)
+    assert slots.apply(0, 1).argmax(-1).tolist() == [0, 4]
+    assert list(slots.runtime.texts.values()) == [[EDITED, 2, 3]]
+    sizes = copies_of(slots, monkeypatch)
+    slots.generate(0, 4)
+    slots.generate(1, 4)
+    assert slots.apply(0, 1).argmax(-1).tolist() == [0, 5]
+    assert sizes == [1]
+
+
+def test_a_row_that_has_all_its_tokens_gives_back_what_it_holds(slots):
+    slots.add(0, [EDITED], params=vllm.SamplingParams(temperature=0.0, max_tokens=2))
+    slots.apply(0)
+    slots.generate(0, 3)
+    assert int(slots.apply(0)[0].argmax()) == 4
+    assert (slots.adapter._slots, slots.runtime.texts) == ({}, {})
+
+
+def test_a_row_unseen_for_long_gives_back_what_it_holds_and_can_come_again(slots):
+    slots.add(0, [EDITED])
+    slots.add(1, [EDITED, 2], params=vllm.SamplingParams(temperature=0.0, max_tokens=500))
+    slots.apply(0, 1)
+    slots.generate(0, 3)
+    for _ in range(64):
+        slots.apply(1)
+    assert list(slots.runtime.texts.values()) == [[EDITED, 2]]
+    assert int(slots.apply(0)[0].argmax()) == 4
+    assert len(slots.runtime.texts) == 2
+
+
+@pytest.mark.parametrize(
+    "penalties",
+    [
+        {"repetition_penalty": 1.4},
+        {"presence_penalty": 0.7},
+        {"frequency_penalty": 0.4},
+        {"repetition_penalty": 0.8, "presence_penalty": -0.3, "frequency_penalty": 1.0},
+    ],
+    ids=str,
+)
+def test_both_runners_give_the_same_answer_under_penalties(penalties):
+    """V1 lays them on the fused row, V2 on the LLM's: what is sampled from must be the same."""
+    from vllm.model_executor.layers.utils import apply_penalties
+    from vllm.v1.sample.logits_processor import BatchUpdate
+
+    params = vllm.SamplingParams(temperature=0.0, logit_bias={3: 1.5}, **penalties)
+    prompt, outputs, own = [EDITED, 2, 2], [4, 4, 5], torch.randn(1, VOCAB, generator=generator())
+
+    def penalised(logits):
+        values = [torch.tensor([getattr(params, f"{n}_penalty")]) for n in ("presence", "frequency")]
+        seen = torch.tensor([prompt]), torch.tensor([outputs])
+        return apply_penalties(logits, *seen, *values, torch.tensor([params.repetition_penalty]))
+
+    biased = own.clone()
+    biased[0, 3] += 1.5
+    v1 = V1Adapter(some_step(FakeRuntime()))
+    added = [(0, params, prompt, list(outputs))]
+    v1.update_state(BatchUpdate(batch_size=1, removed=(), added=added, moved=()))
+    expected = penalised(v1.apply(biased.clone()))
+    slots = Slots()
+    slots.add(0, prompt, outputs, params)
+    found = slots.apply(0, logits=penalised(biased.clone()))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(expected, penalised(biased.clone()), atol=1e-2)
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
 
 
 def test_the_names_this_room_leans_on_are_still_there():

@@ -7,7 +7,8 @@ import pytest
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.runner.scope import PromptScope
-from tests.unit.runner.fakes import EDITED, EOS, NAMED, UNNAMED, some_scope
+from tests.unit.plugin.fakes import EDITED, EOS
+from tests.unit.runner.fakes import NAMED, UNNAMED, some_scope
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import json
 import math
 
-from onceedit_vllm.runner.decisions import flush_decisions
-from onceedit_vllm.runner.gate import Gate, prompt_key
+from onceedit_vllm.plugin.gate import Gate, prompt_key
 
 
 def test_the_threshold_is_inclusive_and_zero_never_opens():
@@ -35,32 +33,10 @@ def test_decisions_are_remembered_per_prompt():
 
 
 def test_the_prompt_asked_for_longest_ago_is_forgotten(monkeypatch):
-    monkeypatch.setattr("onceedit_vllm.runner.gate._MEMORY", 2)
+    monkeypatch.setattr("onceedit_vllm.plugin.gate._MEMORY", 2)
     gate = Gate(0.5)
     for key in ("a", "b"):
         gate.remember(key, 0.5)
     gate.recall("a")
     gate.remember("c", 0.5)
     assert [gate.recall(key) is None for key in ("a", "b", "c")] == [False, True, False]
-
-
-def test_decisions_go_to_the_log_where_there_is_one(tmp_path):
-    log = tmp_path / "decisions.jsonl"
-    Gate(0.5).record(prompt_key([72, 105]), 0.9, True, "subject")
-    gate = Gate(0.5, log)
-    gate.record(prompt_key([72, 105]), 0.9, True, "subject")
-    flush_decisions()
-    assert json.loads(log.read_text()) == {
-        "prompt": prompt_key([72, 105]),
-        "alpha": 0.9,
-        "gated": True,
-        "scope": "subject",
-    }
-
-
-def test_only_a_gate_with_a_log_that_can_be_written_is_logging(tmp_path):
-    gate = Gate(0.5, tmp_path / "missing" / "decisions.jsonl")
-    assert (gate.is_logging, Gate(0.5).is_logging) == (True, False)
-    gate.record("k", None, False, "out")
-    flush_decisions()
-    assert not gate.is_logging

@@ -6,15 +6,8 @@ import hashlib
 import math
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
-
-from onceedit_vllm.runner.decisions import DecisionsLog
-
-if TYPE_CHECKING:
-    from onceedit_vllm.runner.scope import Verdict
 
 #: Prompts whose alpha is remembered.
 _MEMORY = 65536
@@ -29,19 +22,19 @@ def prompt_key(prompt_ids: Sequence[int]) -> str:
 
 
 class Gate:
-    """Compares alpha with the threshold, remembers it per prompt, and keeps the decisions log.
+    """Compares alpha with the threshold, and remembers it per prompt.
 
     Remembering matters twice: a preempted request resumes with the very same decision, and the n
     samples of one prompt cost one look.
+
+    Args:
+        threshold: Of prompts that name a subject.
+        weight_threshold: Of [WEIGHT] alone; None: the same.
     """
 
-    def __init__(
-        self, threshold: float, decisions_log: Path | None = None, *, weight_threshold: float | None = None
-    ) -> None:
-        """Keep the thresholds: of prompts that name a subject, and of [WEIGHT] alone (None: the same)."""
+    def __init__(self, threshold: float, weight_threshold: float | None = None) -> None:
         self.threshold = threshold
         self.weight_threshold = threshold if weight_threshold is None else weight_threshold
-        self._log = None if decisions_log is None else DecisionsLog(decisions_log)
         self._alphas: LRUCache[str, float] = LRUCache(_MEMORY)
 
     def is_open(self, alpha: float, *, named: bool = True) -> bool:
@@ -60,13 +53,3 @@ class Gate:
     def remember(self, key: str, alpha: float) -> None:
         """Keep what the plug-in said for this prompt. NaN counts as 0."""
         self._alphas[key] = 0.0 if math.isnan(alpha) else alpha
-
-    @property
-    def is_logging(self) -> bool:
-        """True while decisions are written down: without a log nobody needs a prompt's name for it."""
-        return self._log is not None and self._log.is_writable
-
-    def record(self, key: str, alpha: float | None, gated: bool, scope: Verdict) -> None:
-        """Add one decision to the log, where there is one."""
-        if self._log is not None:
-            self._log.record(key, alpha, gated, scope)
