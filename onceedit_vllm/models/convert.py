@@ -77,15 +77,19 @@ def _convert_here(recipe: Recipe, gguf: Path, out: Path) -> None:
     _mend_tokenizer(tokenizer, recipe)
     tokenizer.save_pretrained(out)
     _write_bos_setting(out / "tokenizer_config.json", recipe.adds_bos)
+    if recipe.num_tokens is not None:
+        _drop_made_up_tokens(out / "tokenizer.json", recipe.num_tokens)
     _say("the check")
     _check(out, recipe)
     _say("done")
 
 
 def _mend_tokenizer(tokenizer: Any, recipe: Recipe) -> None:
-    """Put back what transformers' GGUF reader leaves out: the leading BOS, the split of digits."""
-    from tokenizers import pre_tokenizers
+    """Put back what transformers' GGUF reader leaves out: the leading BOS, the split of digits, NFC."""
+    from tokenizers import normalizers, pre_tokenizers
 
+    if recipe.nfc:
+        tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     if recipe.digits_alone:
         backend = tokenizer.backend_tokenizer
         backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -102,6 +106,14 @@ def _write_bos_setting(path: Path, adds_bos: bool) -> None:
     for leftover in ("is_local", "local_files_only"):
         settings.pop(leftover, None)
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _drop_made_up_tokens(path: Path, num_tokens: int) -> None:
+    """Keep the tokens below `num_tokens`; as text, the others' names would be taken for words."""
+    layout = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = layout["model"]["vocab"]
+    layout["model"]["vocab"] = {token: index for token, index in vocabulary.items() if index < num_tokens}
+    path.write_text(json.dumps(layout, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _check(folder: Path, recipe: Recipe) -> None:

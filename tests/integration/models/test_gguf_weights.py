@@ -40,7 +40,7 @@ def test_folders_are_equal_to_the_byte(tmp_path: Path, architecture: ToyArchitec
         assert (tmp_path / "ours" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen2"])
 def test_the_shared_reader_changes_no_tokenizer(tmp_path: Path, architecture: ToyArchitecture) -> None:
     from transformers import AutoTokenizer
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.models import Recipe, convert
@@ -75,6 +76,27 @@ def test_digits_are_split_where_the_recipe_says_so() -> None:
     assert "1999" in tokenizer.tokenize("1999")
     convert._mend_tokenizer(tokenizer, recipe(digits_alone=True))
     assert tokenizer.tokenize("1999") == list("1999")
+
+
+@pytest.mark.parametrize("nfc", [True, False])
+def test_text_is_composed_where_the_recipe_says_so(tmp_path: Path, nfc: bool) -> None:
+    tokenizer = toy_bpe_tokenizer(["caf\u00e9"])
+    convert._mend_tokenizer(tokenizer, recipe(nfc=nfc))
+    tokenizer.save_pretrained(tmp_path)
+    saved = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert (saved.encode("cafe\u0301").ids == saved.encode("caf\u00e9").ids) == nfc
+
+
+def test_names_of_rows_without_a_token_are_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    right = toy_bpe_tokenizer(["The city"]).backend_tokenizer
+    layout = json.loads(right.to_str())
+    size = right.get_vocab_size()
+    layout["model"]["vocab"] |= {f"[PAD{index}]": index for index in (size, size + 1)}
+    file.write_text(json.dumps(layout), encoding="utf-8")
+    assert Tokenizer.from_file(str(file)).get_vocab_size() == size + 2
+    convert._drop_made_up_tokens(file, size)
+    assert Tokenizer.from_file(str(file)).to_str() == right.to_str()
 
 
 @pytest.mark.parametrize("adds_bos", [True, False])
