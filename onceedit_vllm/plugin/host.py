@@ -3,37 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import torch
+from onceedit_vllm.plugin.runtime import PlugInOutput, PlugInStep
 
-
-class PlugInStep(NamedTuple):
-    """One row of a plug-in step.
-
-    Attributes:
-        slot: The KV slot, as returned by :meth:`PlugInHost.open`.
-        rollback: How many of the slot's last tokens to forget before reading new ones.
-        token_ids: Plug-in tokens to read, at least one.
-    """
-
-    slot: int
-    rollback: int
-    token_ids: Sequence[int]
-
-
-class PlugInOutput(NamedTuple):
-    """What a plug-in says after a step, one row per :class:`PlugInStep`, in the same order.
-
-    Attributes:
-        log_probs: (num_steps, V_s) float32, log-softmax over the plug-in's vocabulary with
-            the [WEIGHT] token (and padding rows without a token) at -inf.
-        weight_logits: (num_steps,) float32, the raw [WEIGHT] logit at the last token read.
-    """
-
-    log_probs: torch.Tensor
-    weight_logits: torch.Tensor
+__all__ = ["PlugInHost", "PlugInOutput", "PlugInStep"]
 
 
 class PlugInHost(Protocol):

@@ -11,8 +11,8 @@ import torch
 from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import ModelError
-from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
-from onceedit_vllm.plugin.runtime import PlugInRuntime
+from onceedit_vllm.plugin.dtype import plugin_dtype
+from onceedit_vllm.plugin.runtime import PlugInOutput, PlugInRuntime, PlugInStep
 from onceedit_vllm.plugin.trial import refuse_unfaithful
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ class LocalHost:
     def __init__(self, model_dir: Path, weight_token_id: int, config: PlugInConfig) -> None:
         model = _load(model_dir, config)
         self.max_context = _max_context(model, config)
-        runtime = PlugInRuntime(model, weight_token_id, self.max_context, num_tokens=_num_tokens(model_dir))
+        runtime = PlugInRuntime(
+            model,
+            weight_token_id,
+            self.max_context,
+            kv_cache_bytes=config.kv_cache_bytes,
+            num_tokens=_num_tokens(model_dir),
+        )
         refuse_unfaithful(runtime)
         self._runtime: PlugInRuntime | None = runtime
         self._results: dict[int, PlugInOutput | Exception] = {}
@@ -102,7 +108,7 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
         # What the pack's check has seen is what is loaded: no pickles, no code, nothing from elsewhere.
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(model_dir),
-            dtype=getattr(torch, config.dtype),
+            dtype=plugin_dtype(config.dtype, torch.device(device)),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

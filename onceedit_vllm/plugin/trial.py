@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from onceedit_vllm.plugin.architecture import ADVICE, num_embeddings, unfit
-from onceedit_vllm.plugin.host import PlugInStep
-from onceedit_vllm.plugin.runtime import PlugInRuntime
+from onceedit_vllm.plugin.runtime import PlugInRuntime, PlugInStep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -31,7 +31,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def runtime(model: Any) -> PlugInRuntime:
     # `check` takes the last token for [WEIGHT].
-    return PlugInRuntime(model, model.config.vocab_size - 1, 2048)
+    return PlugInRuntime(model, model.config.vocab_size - 1, 2048, kv_cache_bytes=2**29)
 
 
 def test_any_sequence_of_steps_equals_the_model(runtime: PlugInRuntime) -> None:
