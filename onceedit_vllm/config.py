@@ -102,8 +102,12 @@ class PlugInConfig(Settings):
     """What runs the plug-in during decoding."""
 
     host: Literal["local"] = "local"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    # "auto": bfloat16 on a GPU and on a CPU that has instructions for it, else float32.
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
+    # Keys and values of all texts together, taken when the plug-in is loaded. 1.5 GiB hold 68 texts of 512
+    # tokens of SmolLM2-135M in float32 (46,080 bytes a token), or one of Gemma-3-270M's longest.
+    kv_cache_bytes: int = Field(default=3 * 2**29, gt=0)
     # Longest text the plug-in reads, in its own tokens; None: what its config allows.
     max_context: int | None = Field(default=None, ge=8)
 

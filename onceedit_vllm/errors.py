@@ -19,5 +19,17 @@ class ModelError(OnceEditError):
     """A model cannot be found, fetched, loaded or used as a plug-in or an LLM."""
 
 
+class KVCacheFullError(ModelError):
+    """A text does not fit into the plug-in's KV cache beside the others. Nothing was read or changed.
+
+    Attributes:
+        slot: The text's slot: close it, or another, and take the step again.
+    """
+
+    def __init__(self, slot: int, message: str) -> None:
+        super().__init__(message)
+        self.slot = slot
+
+
 class AlignmentError(OnceEditError):
     """Two vocabularies cannot be aligned, or a cached alignment does not fit its models."""

@@ -7,11 +7,61 @@ and every position-dependent bias, and the last token of every row is the last c
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from onceedit_vllm.plugin.kv_slots import BLOCK
+from onceedit_vllm.plugin.architecture import ADVICE, num_attention_layers, unfit
+from onceedit_vllm.plugin.kv_slots import Copies
+from onceedit_vllm.plugin.prefixes import BLOCK
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LayerShape(NamedTuple):
+    """What one layer keeps of a token: widths are heads * head_dim."""
+
+    key_width: int
+    value_width: int
+    dtype: torch.dtype
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token's keys and values."""
+        return (self.key_width + self.value_width) * self.dtype.itemsize
+
+
+def probe_layers(model: PreTrainedModel) -> list[LayerShape]:
+    """Read two tokens and look at what each layer keeps: no configuration says it for all architectures.
+
+    Raises:
+        ModelError: A layer keeps something else than keys and values, or keeps them elsewhere.
+    """
+    from transformers.cache_utils import DynamicCache
+
+    num_layers = num_attention_layers(model)
+    cache: Any = DynamicCache(config=model.config)
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
+    try:
+        with torch.inference_mode():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True)
+    except Exception as error:
+        raise unfit(model, f"a trial step failed ({error!r})") from error
+    kept = [(layer.keys, layer.values) for layer in cache.layers if layer.get_seq_length()]
+    if len(kept) < num_layers:
+        raise unfit(
+            model,
+            f"{num_layers - len(kept)} of its {num_layers} layers do not keep their keys and values in the "
+            f"cache; {ADVICE}",
+        )
+    return [LayerShape(_width(keys), _width(values), keys.dtype) for keys, values in kept]
+
+
+def _width(states: torch.Tensor) -> int:
+    """Heads * head_dim of (n, heads, length, head_dim)."""
+    return states.shape[1] * states.shape[3]
 
 
 class BatchPlan(NamedTuple):
@@ -20,29 +70,37 @@ class BatchPlan(NamedTuple):
     Attributes:
         read_rows: (n * kv_length,) int64: the pool row of every column of every batch row.
         write_rows: (m,) int64: the pool row of every new token.
-        write_from: (m,) int64: its place among the (n * query_length) tokens of the batch.
+        write_from: (m,) int64: its place among the (n * query_length) tokens of the batch. None: all of
+            them are new, in order.
         kv_length: Columns, old and new.
         query_length: Columns that are new.
-        num_rows: Rows that the pool must have.
     """
 
     read_rows: torch.Tensor
     write_rows: torch.Tensor
-    write_from: torch.Tensor
+    write_from: torch.Tensor | None
     kv_length: int
     query_length: int
-    num_rows: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the new tokens are all there is, without padding: nothing need be read from the pool."""
+        return self.write_from is None and self.kv_length == self.query_length
 
 
 class KVPool:
-    """One pool per layer.
+    """Keys and values of a fixed number of blocks, layer by layer.
+
+    On a CPU the system gives the memory as it is first written to; on a GPU all is taken here.
 
     Args:
-        num_layers: Layers of the model that attend.
+        shapes: One per layer of the model that attends.
+        num_blocks: Blocks of :data:`BLOCK` tokens.
+        device: Where the model is.
     """
 
-    def __init__(self, num_layers: int) -> None:
-        self.layers = [PooledLayer() for _ in range(num_layers)]
+    def __init__(self, shapes: Sequence[LayerShape], num_blocks: int, device: torch.device) -> None:
+        self.layers = [PooledLayer(shape, num_blocks * BLOCK, device) for shape in shapes]
 
     def cache(self, plan: BatchPlan) -> Any:
         """A transformers cache that serves one forward pass."""
@@ -53,10 +111,20 @@ class KVPool:
             layer.plan, layer.is_used = plan, False
         return Cache(layers=list(self.layers))  # type: ignore[arg-type]
 
+    def copy(self, copies: Copies) -> None:
+        """Copy blocks, all sources before any target."""
+        if not copies.sources:
+            return
+        device = self.layers[0].keys.device
+        sources, targets = (torch.tensor(blocks, device=device) for blocks in copies)
+        for layer in self.layers:
+            for states in (layer.keys, layer.values):
+                blocks = states.view(-1, BLOCK * states.shape[1])
+                blocks.index_copy_(0, targets, blocks.index_select(0, sources))
+
     def num_bytes(self) -> int:
-        """Bytes of keys and values held."""
-        tensors = [t for layer in self.layers for t in (layer.keys, layer.values) if t is not None]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        """Bytes of keys and values, used or not."""
+        return sum(states.nbytes for layer in self.layers for states in (layer.keys, layer.values))
 
 
 class PooledLayer:
@@ -71,9 +139,10 @@ class PooledLayer:
     supports_early_init = False
     is_initialized = True
 
-    def __init__(self) -> None:
-        self.keys: torch.Tensor | None = None
-        self.values: torch.Tensor | None = None
+    def __init__(self, shape: LayerShape, num_rows: int, device: torch.device) -> None:
+        # Zeros, not whatever is there: a row that is masked must still be a number.
+        self.keys = torch.zeros(num_rows, shape.key_width, dtype=shape.dtype, device=device)
+        self.values = torch.zeros(num_rows, shape.value_width, dtype=shape.dtype, device=device)
         self.plan: BatchPlan | None = None
         self.is_used = False
 
@@ -91,9 +160,7 @@ class PooledLayer:
         """
         assert self.plan is not None
         self.is_used = True
-        self.keys, all_keys = _exchange(self.keys, key_states, self.plan)
-        self.values, all_values = _exchange(self.values, value_states, self.plan)
-        return all_keys, all_values
+        return _exchange(self.keys, key_states, self.plan), _exchange(self.values, value_states, self.plan)
 
     def get_seq_length(self) -> int:
         """Columns that are not new."""
@@ -109,24 +176,14 @@ class PooledLayer:
         return -1
 
 
-def _exchange(
-    pool: torch.Tensor | None, states: torch.Tensor, plan: BatchPlan
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _exchange(pool: torch.Tensor, states: torch.Tensor, plan: BatchPlan) -> torch.Tensor:
     """Write new states (n, heads, query, dim) to the pool and gather (n, heads, kv, dim) from it."""
     num_texts, heads, _, width = states.shape
-    pool = _grown(pool, plan.num_rows, heads * width, states)
     flat = states.transpose(1, 2).reshape(-1, heads * width)
-    pool.index_copy_(0, plan.write_rows, flat.index_select(0, plan.write_from))
+    if plan.write_from is not None:
+        flat = flat.index_select(0, plan.write_from)
+    pool.index_copy_(0, plan.write_rows, flat)
+    if plan.is_whole:
+        return states
     gathered = pool.index_select(0, plan.read_rows)
-    return pool, gathered.view(num_texts, plan.kv_length, heads, width).transpose(1, 2)
-
-
-def _grown(pool: torch.Tensor | None, num_rows: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """The pool with room for `num_rows`; grown by doubling."""
-    if pool is not None and pool.shape[0] >= num_rows:
-        return pool
-    room = max(num_rows, 16 * BLOCK if pool is None else 2 * pool.shape[0])
-    grown = like.new_zeros(room, width)
-    if pool is not None:
-        grown[: pool.shape[0]] = pool
-    return grown
+    return gathered.view(num_texts, plan.kv_length, heads, width).transpose(1, 2)

@@ -10,6 +10,7 @@ import torch
 from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import ModelError
+from onceedit_vllm.plugin.dtype import plugin_dtype
 from onceedit_vllm.plugin.runtime import PlugInRuntime
 from onceedit_vllm.plugin.trial import refuse_unfaithful
 
@@ -32,7 +33,11 @@ def load_runtime(model_dir: Path, weight_token_id: int, config: PlugInConfig) ->
     """
     model = _load(model_dir, config)
     runtime = PlugInRuntime(
-        model, weight_token_id, _max_context(model, config), num_tokens=_num_tokens(model_dir)
+        model,
+        weight_token_id,
+        _max_context(model, config),
+        kv_cache_bytes=config.kv_cache_bytes,
+        num_tokens=_num_tokens(model_dir),
     )
     refuse_unfaithful(runtime)
     return runtime
@@ -48,7 +53,7 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
         # What the pack's check has seen is what is loaded: no pickles, no code, nothing from elsewhere.
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(model_dir),
-            dtype=getattr(torch, config.dtype),
+            dtype=plugin_dtype(config.dtype, torch.device(device)),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

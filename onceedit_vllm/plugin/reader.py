@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from onceedit_vllm.errors import KVCacheFullError
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Event, Open, State
 from onceedit_vllm.plugin.reading import Reading
-from onceedit_vllm.plugin.runtime import KVCacheFullError
 
 if TYPE_CHECKING:
     from onceedit_vllm.evidence import Evidence

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from onceedit_vllm.errors import ModelError
-from onceedit_vllm.plugin.architecture import num_attention_layers, num_embeddings
-from onceedit_vllm.plugin.kv_pool import BatchPlan, KVPool
-from onceedit_vllm.plugin.kv_slots import KVSlots
+from onceedit_vllm.errors import BadInputError, ModelError
+from onceedit_vllm.plugin.architecture import num_embeddings
+from onceedit_vllm.plugin.batching import BatchCost, Shape, grouped
+from onceedit_vllm.plugin.kv_pool import BatchPlan, KVPool, LayerShape, probe_layers
+from onceedit_vllm.plugin.kv_slots import Intake, KVSlots
+from onceedit_vllm.plugin.prefixes import BLOCK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,14 +51,6 @@ class PlugInOutput(NamedTuple):
     weight_logits: torch.Tensor
 
 
-class KVCacheFullError(ModelError):
-    """A step does not fit into the budget; nothing was read. ``slot`` is the one without room."""
-
-    def __init__(self, message: str, slot: int) -> None:
-        super().__init__(message)
-        self.slot = slot
-
-
 class _Part(NamedTuple):
     """Some new tokens of one step: row `row` of the output, `start` tokens already in the slot."""
 
@@ -70,16 +63,26 @@ class _Part(NamedTuple):
 class PlugInRuntime:
     """Batched KV slots on top of any causal LM of transformers with plain attention.
 
+    Texts that begin with the same tokens share what was read of them, whichever slots hold them, also after
+    those were closed, as long as there is room.
+
     Args:
         model: The plug-in, on its device, in its dtype; put into eval mode.
         weight_token_id: The [WEIGHT] token.
         max_context: Longest text in tokens.
+        kv_cache_bytes: Keys and values of all slots together, taken now. Outputs and what a pass needs
+            besides are not counted.
         num_tokens: Tokens of the vocabulary; rows of the logits beyond it are padding. None: no
             padding.
+        share_prefixes: Whether texts that begin alike share what was read.
+
+    Attributes:
+        num_read_tokens: Tokens that the model has read so far.
 
     Raises:
         ModelError: The model keeps something else than keys and values between tokens, or
             `weight_token_id` is not a row of its logits.
+        BadInputError: `kv_cache_bytes` cannot hold one text of `max_context` tokens.
     """
 
     def __init__(
@@ -88,21 +91,28 @@ class PlugInRuntime:
         weight_token_id: int,
         max_context: int,
         *,
+        kv_cache_bytes: int,
         num_tokens: int | None = None,
+        share_prefixes: bool = True,
     ) -> None:
         self.model = model.eval()
         self.max_context = max_context
         self.weight_token_id = weight_token_id
+        self.num_read_tokens = 0
         self._num_tokens = num_tokens
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         self._num_embeddings = num_embeddings(model)
-        self._slots = KVSlots()
-        self._pool = KVPool(num_attention_layers(model))
         if not 0 <= weight_token_id < self._num_embeddings:
             raise ModelError(
                 f"the [WEIGHT] token has id {weight_token_id}, but the plug-in knows {self._num_embeddings} "
                 "ids; this is not the model that the pack was made of"
             )
+        shapes = probe_layers(model)
+        num_blocks = _num_blocks(shapes, kv_cache_bytes, max_context)
+        self._slots = KVSlots(num_blocks, share_prefixes=share_prefixes)
+        self._pool = KVPool(shapes, num_blocks, self.device)
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        self._cost = BatchCost.of(weights, sum(shape.bytes_per_token for shape in shapes))
 
     @property
     def device(self) -> torch.device:
@@ -114,8 +124,13 @@ class PlugInRuntime:
         """V_s, the width of the model's logits."""
         return self._num_embeddings
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        return self.model.dtype
+
     def open(self) -> int:
-        """Take an empty slot."""
+        """Take an empty slot. It costs no memory before it reads."""
         return self._slots.open()
 
     def close(self, slot: int) -> None:
@@ -127,8 +142,20 @@ class PlugInRuntime:
         return self._slots.length(slot)
 
     def num_bytes(self) -> int:
-        """Bytes of the KV pool."""
+        """Bytes of the KV pool: at most `kv_cache_bytes`, whatever is read."""
         return self._pool.num_bytes()
+
+    def capacity(self) -> int:
+        """Tokens for which the KV pool has room."""
+        return self._slots.capacity
+
+    def num_free_tokens(self) -> int:
+        """Tokens for which there is room now, in whole blocks of 16."""
+        return self._slots.num_free_tokens
+
+    def num_reused_tokens(self) -> int:
+        """Tokens that need not be read so far, because another text began with them."""
+        return self._slots.num_reused_tokens
 
     def step(self, steps: Sequence[PlugInStep]) -> PlugInOutput:
         """Roll back, read new tokens, and predict the next one, for distinct slots at once.
@@ -138,9 +165,10 @@ class PlugInRuntime:
             model's logits. Not-a-number weights give not-a-number rows.
 
         Raises:
-            ModelError: A step cannot be taken; nothing was read then.
+            KVCacheFullError: There is no room for one of them; nothing was read or changed.
+            ModelError: A step cannot be taken; nothing was read or changed.
+            Exception: The model failed. The slots of these steps are empty then.
         """
-        self._check(steps)
         logits = self.last_logits(steps)
         weight_logits = logits[:, self.weight_token_id].clone()
         logits[:, self.weight_token_id] = -torch.inf
@@ -149,16 +177,28 @@ class PlugInRuntime:
         return PlugInOutput(logits.log_softmax(-1), weight_logits)
 
     def last_logits(self, steps: Sequence[PlugInStep]) -> torch.Tensor:
-        """Raw logits at the last token of each step: (num_steps, V_s) float32."""
-        rounds = self._take_in(steps)
+        """Raw logits at the last token of each step: (num_steps, V_s) float32. See :meth:`step`."""
+        self._check(steps)
+        intakes, copies = self._slots.admit(steps)
+        slots = [step.slot for step in steps]
         # Made outside inference mode, so that a caller may write into what comes of it.
         logits = torch.empty(len(steps), self._num_embeddings, device=self.device)
-        with torch.inference_mode():
-            for parts in rounds:
-                for batch in _batches(parts):
+        try:
+            with torch.inference_mode():
+                self._pool.copy(copies)
+                for batch in self._batches(steps, intakes):
                     rows = torch.tensor([part.row for part in batch], device=self.device)
                     logits.index_copy_(0, rows, self._forward(batch))
+        except BaseException:
+            for slot in slots:
+                self._slots.clear(slot)
+            raise
+        self._slots.register(slots)
         return logits
+
+    def num_layers_used(self) -> tuple[int, int]:
+        """Layers that kept keys and values in the last pass, and layers there are."""
+        return sum(layer.is_used for layer in self._pool.layers), len(self._pool.layers)
 
     def _check(self, steps: Sequence[PlugInStep]) -> None:
         if len({step.slot for step in steps}) < len(steps):
@@ -183,38 +223,42 @@ class PlugInRuntime:
                     f"{self._num_embeddings}; encode with the pack's own tokenizer"
                 )
 
-    def _take_in(self, steps: Sequence[PlugInStep]) -> list[list[_Part]]:
-        """Make room in the slots; what to read, in rounds of one part per step."""
+    def _batches(self, steps: Sequence[PlugInStep], intakes: Sequence[Intake]) -> Iterator[list[_Part]]:
+        """What each pass reads, in an order in which no text is read before what it takes over."""
         rounds: list[list[_Part]] = []
-        for row, step in enumerate(steps):
-            kept = self._slots.length(step.slot) - step.rollback
-            self._slots.resize(step.slot, kept)
-            self._slots.resize(step.slot, kept + len(step.token_ids))
-            for i, start in enumerate(range(0, len(step.token_ids), _MAX_PART)):
-                if i == len(rounds):
-                    rounds.append([])
-                tokens = step.token_ids[start : start + _MAX_PART]
-                rounds[i].append(_Part(row, step.slot, kept + start, tokens))
-        return rounds
+        ends: list[int] = []
+        for row, (step, intake) in enumerate(zip(steps, intakes, strict=True)):
+            first_round = max((ends[writer] for writer in intake.waits_for), default=0)
+            parts = _parts(row, step, intake, self._slots.length(step.slot))
+            ends.append(first_round + len(parts))
+            rounds += [[] for _ in range(ends[-1] - len(rounds))]
+            for i, part in enumerate(parts, first_round):
+                rounds[i].append(part)
+        for parts in rounds:
+            shapes = [Shape(len(part.token_ids), part.start + len(part.token_ids)) for part in parts]
+            for group in grouped(shapes, self._cost, _MAX_BATCH_TOKENS):
+                yield [parts[i] for i in group]
 
     def _forward(self, batch: Sequence[_Part]) -> torch.Tensor:
         """Last-token logits of one batch, (n, V_s) float32."""
-        lengths = torch.tensor([part.start + len(part.token_ids) for part in batch])
+        lengths = [part.start + len(part.token_ids) for part in batch]
         rows, positions = self._slots.rows([part.slot for part in batch], lengths)
         query_length = max(len(part.token_ids) for part in batch)
-        tokens = torch.zeros(len(batch), query_length, dtype=torch.int64)
-        is_new = torch.zeros_like(tokens, dtype=torch.bool)
-        for row, part in enumerate(batch):
-            tokens[row, -len(part.token_ids) :] = torch.as_tensor(part.token_ids)
-            is_new[row, -len(part.token_ids) :] = True
+        # Padding repeats a row's own token, so that what is broken in one row stays there.
+        tokens = torch.tensor(
+            [[part.token_ids[0]] * (query_length - len(part.token_ids)) + [*part.token_ids] for part in batch]
+        )
+        num_new = torch.tensor([[len(part.token_ids)] for part in batch])
+        is_new = torch.arange(query_length, 0, -1) <= num_new
+        is_padded = len({len(part.token_ids) for part in batch}) > 1
         plan = BatchPlan(
             read_rows=rows.flatten().to(self.device),
             write_rows=rows[:, -query_length:][is_new].to(self.device),
-            write_from=is_new.flatten().nonzero().flatten().to(self.device),
+            write_from=is_new.flatten().nonzero().flatten().to(self.device) if is_padded else None,
             kv_length=rows.shape[1],
             query_length=query_length,
-            num_rows=self._slots.num_rows,
         )
+        self.num_read_tokens += int(num_new.sum())
         inputs = self._inputs(tokens, positions, plan)
         logits: torch.Tensor = self.model(**inputs).logits[:, -1]
         return logits.float()
@@ -233,17 +277,28 @@ class PlugInRuntime:
             inputs["logits_to_keep"] = 1
         return inputs
 
-    def num_layers_used(self) -> tuple[int, int]:
-        """Layers that kept keys and values in the last pass, and layers there are."""
-        return sum(layer.is_used for layer in self._pool.layers), len(self._pool.layers)
+
+def _parts(row: int, step: PlugInStep, intake: Intake, length: int) -> list[_Part]:
+    """What is to be read of one step, in parts of at most :data:`_MAX_PART` tokens."""
+    rest = step.token_ids[intake.start - length :]
+    return [
+        _Part(row, step.slot, intake.start + start, rest[start : start + _MAX_PART])
+        for start in range(0, len(rest), _MAX_PART)
+    ]
 
 
-def _batches(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
-    """Parts of about the same length together: padding stays below the tokens themselves."""
-    by_length = defaultdict(list)
-    for part in parts:
-        by_length[(len(part.token_ids) - 1).bit_length()].append(part)
-    for exponent, group in by_length.items():
-        size = max(1, _MAX_BATCH_TOKENS >> exponent)
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
+def _num_blocks(shapes: Sequence[LayerShape], kv_cache_bytes: int, max_context: int) -> int:
+    """Blocks of all layers that a budget pays for.
+
+    Raises:
+        BadInputError: They cannot hold one text of `max_context` tokens.
+    """
+    block_bytes = BLOCK * sum(shape.bytes_per_token for shape in shapes)
+    needed = -(-max_context // BLOCK) * block_bytes
+    if kv_cache_bytes < needed:
+        raise BadInputError(
+            f"plugin.kv_cache_bytes is {kv_cache_bytes:,}, but one text of {max_context} tokens takes {needed:,} "
+            f"bytes of keys and values ({block_bytes // BLOCK:,} a token); give it as many or more, or set "
+            "plugin.max_context to a shorter text"
+        )
+    return kv_cache_bytes // block_bytes

@@ -1,4 +1,4 @@
-"""The plug-in runtime and the local host on real models, in float32."""
+"""The plug-in runtime on real models, in float32."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from onceedit_vllm.config import PlugInConfig
-from onceedit_vllm.plugin.host import PlugInStep
-from onceedit_vllm.plugin.local import LocalHost
-from onceedit_vllm.plugin.runtime import PlugInRuntime
+from onceedit_vllm.plugin.loading import load_runtime
+from onceedit_vllm.plugin.runtime import PlugInRuntime, PlugInStep
 from tests.integration.plugin.tokenizers_for_sync import real_model_folder
-from tests.unit.plugin.host_contract import check
+from tests.unit.plugin.runtime_checks import check
 from tests.unit.plugin.test_runtime import Driver
 
 #: Gemma's logits reach -110, where float32 itself is only good to 1e-5.
@@ -31,7 +30,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def runtime(model: Any) -> PlugInRuntime:
     # `check` takes the last token for [WEIGHT].
-    return PlugInRuntime(model, model.config.vocab_size - 1, 2048)
+    return PlugInRuntime(model, model.config.vocab_size - 1, 2048, kv_cache_bytes=2**29)
 
 
 def test_any_sequence_of_steps_equals_the_model(runtime: PlugInRuntime) -> None:
@@ -52,14 +51,13 @@ def test_a_text_longer_than_the_sliding_window(runtime: PlugInRuntime) -> None:
     runtime.close(neighbour)
 
 
-def test_local_host_knows_paris() -> None:
+def test_a_loaded_plugin_knows_paris() -> None:
     from transformers import AutoTokenizer
 
     folder = real_model_folder("smollm2-135m")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    host = LocalHost(folder, len(tokenizer) - 1, PlugInConfig(device="cpu", dtype="bfloat16"))
-    assert host.max_context == 8192
+    runtime = load_runtime(folder, len(tokenizer) - 1, PlugInConfig(device="cpu", dtype="bfloat16"))
+    assert runtime.max_context == 8192
     ids = tokenizer.encode("The capital of France is")
-    output = host.collect(host.submit([PlugInStep(host.open(), 0, ids)]))
+    output = runtime.step([PlugInStep(runtime.open(), 0, ids)])
     assert tokenizer.decode(output.log_probs[0].argmax()) == " Paris"
-    host.shutdown()

@@ -10,13 +10,13 @@ import torch
 
 from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.edits import EditRecord
-from onceedit_vllm.errors import ModelError
+from onceedit_vllm.errors import KVCacheFullError, ModelError
 from onceedit_vllm.evidence import Evidence
 from onceedit_vllm.fusion.lists import Lists
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
 from onceedit_vllm.plugin.gate import Gate
 from onceedit_vllm.plugin.reader import Reader
-from onceedit_vllm.plugin.runtime import KVCacheFullError, PlugInOutput, PlugInStep
+from onceedit_vllm.plugin.runtime import PlugInOutput, PlugInStep
 
 VOCAB = 12
 #: Prompts that hold this token are inside the scope of the edits.
@@ -94,7 +94,7 @@ class FakeRuntime:
         for step in steps:
             used += len(step.token_ids) - step.rollback
             if used > self.room:
-                raise KVCacheFullError("no room", step.slot)
+                raise KVCacheFullError(step.slot, "no room")
 
 
 class FakeUpdate(NamedTuple):

@@ -32,7 +32,7 @@ def tiny(kind: str) -> Any:
 @pytest.mark.parametrize("kind", ["MambaForCausalLM", "RwkvForCausalLM", "Qwen3NextForCausalLM"])
 def test_other_caches_are_refused_by_name(kind: str) -> None:
     with pytest.raises(ModelError, match=f"{kind}.*cannot be a plug-in"):
-        PlugInRuntime(tiny(kind), 9, 64)
+        PlugInRuntime(tiny(kind), 9, 64, kv_cache_bytes=2**20)
 
 
 def test_a_model_that_forgets_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_a_model_that_forgets_its_cache(monkeypatch: pytest.MonkeyPatch) -> None
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda past_key_values=None, **inputs: forward(**inputs))
     with pytest.raises(ModelError, match="2 of its 2 layers do not keep"):
-        refuse_unfaithful(PlugInRuntime(model, 9, 64))
+        refuse_unfaithful(PlugInRuntime(model, 9, 64, kv_cache_bytes=2**20))
 
 
 def test_a_model_that_reads_other_positions_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,16 +53,16 @@ def test_a_model_that_reads_other_positions_in_parts(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(model, "forward", shifted)
     with pytest.raises(ModelError, match="reading in parts differs"):
-        refuse_unfaithful(PlugInRuntime(model, 9, 64))
+        refuse_unfaithful(PlugInRuntime(model, 9, 64, kv_cache_bytes=2**20))
 
 
 def test_weight_token_of_another_model() -> None:
     with pytest.raises(ModelError, match="has id 50, but the plug-in knows 50"):
-        PlugInRuntime(toy_causal_lm(50), 50, 64)
+        PlugInRuntime(toy_causal_lm(50), 50, 64, kv_cache_bytes=2**20)
 
 
 def test_a_model_of_broken_numbers_is_not_refused() -> None:
     model: Any = toy_causal_lm(50)
     with torch.no_grad():
         model.get_input_embeddings().weight.fill_(float("nan"))
-    refuse_unfaithful(PlugInRuntime(model, 9, 64))
+    refuse_unfaithful(PlugInRuntime(model, 9, 64, kv_cache_bytes=2**20))
