@@ -40,10 +40,11 @@ class ServeCommand:
         # As vLLM's entry point does: forking is not safe once its libraries are loaded.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         self._command: CLISubcommand = cmd_init()[0]
-        self._parser = FlexibleArgumentParser(prog="onceedit")
+        # vLLM's parser wants its command's name first; people shall read ours.
+        self._parser = FlexibleArgumentParser(prog="onceedit serve", usage=_USAGE)
         serve = self._command.subparser_init(self._parser.add_subparsers(dest="subparser"))
         serve.set_defaults(**_machine_defaults(), **defaults)
-        serve.usage = _USAGE
+        serve.prog, serve.usage = self._parser.prog, _USAGE
         self._usual_share: float = serve.get_default("gpu_memory_utilization")
 
     def parse(self, arguments: Sequence[str]) -> Namespace:
