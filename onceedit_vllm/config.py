@@ -135,6 +135,9 @@ class ServingConfig(Settings):
     # One JSON line per decision (prompt hash, alpha, gated, scope), appended; no prompt text. Whoever has a
     # prompt can find its line.
     decisions_log: Path | None = None
+    # A port on which the engine's process shows the metrics itself, for where vLLM's own /metrics cannot; of
+    # several engines, engine i takes this port plus i.
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
     cache_dir: Path = Field(default_factory=cache_dir)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import ParamSpec
 
 import typer
@@ -24,12 +26,22 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     What libraries print meanwhile goes to a log, which the message of a failure names.
     """
     name = command.__module__.rpartition(".")[2]
+    return _guarded(command, lambda: library_log(name))
 
+
+def guarded_on_screen(command: Callable[P, None]) -> Callable[P, None]:
+    """The same for a command whose libraries speak to the user: what they print stays where it is."""
+    return _guarded(command, nullcontext)
+
+
+def _guarded(
+    command: Callable[P, None], kept: Callable[[], AbstractContextManager[Path | None]]
+) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         log = None
         try:
-            with library_log(name) as log:
+            with kept() as log:
                 _traced(command, *args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise

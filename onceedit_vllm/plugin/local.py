@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
@@ -38,12 +39,18 @@ class LocalHost:
         self._tokenizer = load_tokenizer(pack.model_dir)
         self._evidence = Evidence(pack.edits, self._tokenizer)
 
-    def attach(self, vocabulary: Vocabulary, threshold: float | None = None) -> Reader:
+    def attach(
+        self,
+        vocabulary: Vocabulary,
+        threshold: float | None = None,
+        observe: Callable[[float], None] | None = None,
+    ) -> Reader:
         """Let an engine ask.
 
         Args:
             vocabulary: Its LLM's.
             threshold: In place of both that the pack was calibrated to.
+            observe: Told the seconds of every step of the plug-in.
 
         Raises:
             BadInputError: The longest text has no room for a prompt.
@@ -64,7 +71,8 @@ class LocalHost:
             self._runtime.width,
             self._runtime.device,
         )
-        return Reader(self._runtime, textsync, carrier, self._gate_of(threshold), self._evidence)
+        gate = self._gate_of(threshold)
+        return Reader(self._runtime, textsync, carrier, gate, self._evidence, observe)
 
     def _gate_of(self, threshold: float | None) -> Gate:
         if threshold is not None:

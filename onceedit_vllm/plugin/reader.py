@@ -7,6 +7,7 @@ request, and new prompts are read apart from texts that are under way.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -38,16 +39,24 @@ class Reader:
         carrier: Takes the plug-in's distribution to this LLM's vocabulary.
         gate: Decides which prompts the edits take part in.
         evidence: Weighs what the plug-in says for an edit.
+        observe: Told the seconds of every step of the plug-in.
     """
 
     def __init__(
-        self, runtime: PlugInRuntime, textsync: TextSync, carrier: Carrier, gate: Gate, evidence: Evidence
+        self,
+        runtime: PlugInRuntime,
+        textsync: TextSync,
+        carrier: Carrier,
+        gate: Gate,
+        evidence: Evidence,
+        observe: Callable[[float], None] | None = None,
     ) -> None:
         self._runtime = runtime
         self._textsync = textsync
         self._carrier = carrier
         self._gate = gate
         self._evidence = evidence
+        self._observe = observe
         self._readings: dict[int, Reading] = {}
         # How many output tokens back the plug-in's words still matter.
         self._reach = carrier.book.reach
@@ -95,7 +104,8 @@ class Reader:
 
     def tally(self) -> dict[str, int]:
         """See the protocol; ``texts`` are those followed now."""
-        return {**self._counts, "texts": len(self._readings)}
+        states = {"texts": len(self._readings), "kv_bytes": self._runtime.num_bytes()}
+        return {**self._counts, **states, "reused_tokens": self._runtime.num_reused_tokens()}
 
     def shutdown(self) -> None:
         """See the protocol."""
@@ -212,7 +222,10 @@ class Reader:
             if reading.slot is None:
                 reading.slot = self._runtime.open()
         self._counts["plugin_forwards"] += 1
+        started = time.perf_counter()
         output = self._runtime.step([reading.next_step(reading.slot or 0) for reading in readings])
+        if self._observe is not None:
+            self._observe(time.perf_counter() - started)
         for i, reading in enumerate(readings):
             reading.heard(output.log_probs[i].clone(), self._reach)
             if reading.alpha is None:

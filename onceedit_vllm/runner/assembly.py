@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from onceedit_vllm.alignment.align import Alignment
     from onceedit_vllm.pack import EditPack
+    from onceedit_vllm.runner.metrics import Measure
     from onceedit_vllm.runner.scope import PromptScope
 
 _EXAMPLE = 'LLM(..., additional_config={"onceedit": {"pack": "PACK_FOLDER"}})'
@@ -40,8 +42,12 @@ def serving_config(additional_config: object) -> ServingConfig:
         raise BadInputError(f'additional_config["onceedit"]: {wrong}. Expected e.g. {_EXAMPLE}.') from error
 
 
-def build_step(vllm_config: VllmConfig) -> FusionStep:
+def build_step(vllm_config: VllmConfig, observe: Callable[[Measure, float], None]) -> FusionStep:
     """Load the pack, align it with the engine's LLM (cached), and start the plug-in.
+
+    Args:
+        vllm_config: The engine's.
+        observe: Told what is measured of every step.
 
     Raises:
         OnceEditError: Anything is missing, damaged or does not fit; the engine does not start.
@@ -64,13 +70,15 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     )
     width = vllm_config.model_config.get_vocab_size()
     vocabulary = Vocabulary(Surface.of(tokenizer), alignment.carry, alignment.spellings, width)
-    plugin = LocalHost(pack, config.plugin).attach(vocabulary, config.threshold)
+    plugin = LocalHost(pack, config.plugin).attach(
+        vocabulary, config.threshold, partial(observe, "plugin_step_seconds")
+    )
     scope = PromptScope(pack.edits, vocabulary.surface, config.scope)
     _announce(pack, alignment, scope, config.threshold)
     fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
     log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
     eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
-    return FusionStep(plugin, fuser, scope, config.weight, log, eos_id)
+    return FusionStep(plugin, fuser, scope, config.weight, log, eos_id, observe)
 
 
 def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, threshold: float | None) -> None:

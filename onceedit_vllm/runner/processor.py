@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from vllm.v1.sample.logits_processor import LogitsProcessor as V1LogitsProcessor
@@ -40,12 +41,17 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
         from vllm import envs
 
         from onceedit_vllm.runner.assembly import build_step, serving_config
+        from onceedit_vllm.runner.exposition import open_meter
         from onceedit_vllm.runner.summary import Summary
         from onceedit_vllm.runner.v1 import V1Adapter
         from onceedit_vllm.runner.v2 import V2Adapter
 
-        step = build_step(vllm_config)
-        allowed = serving_config(vllm_config.additional_config).request_override
+        config = serving_config(vllm_config.additional_config)
+        # First, because a port that is taken is said before anything is loaded.
+        self._meter = open_meter(vllm_config, config.metrics_port)
+        step = build_step(vllm_config, self._meter.observe)
+        self._meter.follow(step.tally)
+        allowed = config.request_override
         self._summary = Summary(step.tally, envs.VLLM_LOG_STATS_INTERVAL)
         self._v1: V1Adapter | None = None
         self._v2: V2Adapter | None = None
@@ -78,9 +84,12 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
         """Fuse in place. V1 passes the logits alone, V2 the step's layout too."""
+        started = time.perf_counter()
         if ctx is not None and self._v2 is not None:
             logits = self._v2.apply(logits, ctx)
         elif self._v1 is not None:
             logits = self._v1.apply(logits)
+        self._meter.observe("step_seconds", time.perf_counter() - started)
+        self._meter.tick()
         self._summary.tick()
         return logits

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import PlugInClient
     from onceedit_vllm.runner.decisions import DecisionsLog
+    from onceedit_vllm.runner.metrics import Measure
     from onceedit_vllm.runner.row import Row
     from onceedit_vllm.runner.scope import PromptScope, Verdict
 
@@ -43,6 +45,7 @@ class FusionStep:
         log: Where decisions are written down; None: nowhere.
         eos_id: The LLM's end-of-sequence token, which ends an answer that the plug-in was lost in; None: such
             an answer is left to the LLM.
+        observe: Told what is measured of every step and decision.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class FusionStep:
         weight: WeightKind = "decided",
         log: DecisionsLog | None = None,
         eos_id: int | None = None,
+        observe: Callable[[Measure, float], None] | None = None,
     ) -> None:
         self._plugin = plugin
         self._fuser = fuser
@@ -60,6 +64,7 @@ class FusionStep:
         self._weight = weight
         self._log = log
         self._eos_id = eos_id
+        self._observe = observe or (lambda name, value: None)
         self._handles = itertools.count()
         self.counts: Counter[str] = Counter()
 
@@ -156,13 +161,17 @@ class FusionStep:
                 self.close(row)
 
     def _ask_and_fuse(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
+        started = time.perf_counter()
         answers = self._take([row for _, row in rows])
+        taken = time.perf_counter()
         speaking = []
         for (i, row), answer in zip(rows, answers.of, strict=True):
             self._decide(row, answer)
             if answer.state == State.SPEAKING:
                 speaking.append((i, row, answer))
         self._fuse(logits, speaking, answers)
+        self._observe("wait_seconds", taken - started)
+        self._observe("fuse_seconds", time.perf_counter() - taken)
 
     def _take(self, rows: Sequence[Row]) -> Answers:
         """The host's answers. What it does not know, it is told once more, from the beginning."""
@@ -185,6 +194,7 @@ class FusionStep:
             return
         if row.alpha is None:
             row.alpha = answer.alpha
+            self._observe("alpha", answer.alpha or 0.0)
             self._note("bypassed" if answer.state == State.CLOSED else "gated", row, answer.alpha)
         row.is_over = answer.state not in (State.SPEAKING, State.SILENT)
 

@@ -1,12 +1,9 @@
-"""vLLM's OpenAI-compatible server with the processor, over HTTP."""
+"""vLLM's own entry point with the processor, over HTTP: nothing of our command is needed."""
 
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import EDITS, OUTSIDE, PROCESSOR
-from tests.e2e.engine import runner_environment
+from tests.e2e.http_server import Server
 
 pytestmark = pytest.mark.e2e
 
@@ -27,37 +24,15 @@ Post = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
 @pytest.fixture(scope="module")
 def post(llm_dir: Path, pack_dir: Path, work: Path) -> Iterator[Post]:
     """A running server's completions endpoint."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     ours = {"onceedit": {"pack": str(pack_dir), "cache_dir": str(work / "cache")}}
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(llm_dir),
-        "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "toy", "--dtype", "float32",
-        "--enforce-eager", "--max-model-len", "256", "--logits-processors", PROCESSOR,
-        "--additional-config", json.dumps(ours),
+        "--served-model-name", "toy", "--dtype", "float32", "--enforce-eager", "--max-model-len", "256",
+        "--logits-processors", PROCESSOR, "--additional-config", json.dumps(ours),
     ]  # fmt: skip
-    log = work / "server.log"
-    with log.open("w") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=runner_environment("v1"))
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_up(server, f"{url}/health", log)
-        yield lambda body: send(f"{url}/v1/completions", {"model": "toy", "temperature": 0, **body})
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
-
-
-def wait_until_up(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    for _ in range(180):
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert server.poll() is None, log.read_text()[-6000:]
-            time.sleep(1)
-    raise AssertionError("the server did not come up:\n" + log.read_text()[-6000:])
+    with Server(command, work / "server.log") as server:
+        url = f"{server.url}/v1/completions"
+        yield lambda body: send(url, {"model": "toy", "temperature": 0, **body})
 
 
 def send(url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -62,6 +62,12 @@ class FakeRuntime:
     def num_steps(self) -> int:
         return len(self.batches)
 
+    def num_bytes(self) -> int:
+        return 0
+
+    def num_reused_tokens(self) -> int:
+        return 0
+
     def open(self) -> int:
         self._next_slot += 1
         self.texts[self._next_slot] = []
