@@ -37,6 +37,10 @@ class Vocabulary(NamedTuple):
 class PlugInClient(Protocol):
     """One engine's end. Its requests have handles of the engine's choice."""
 
+    @property
+    def epoch(self) -> int:
+        """The number of the pack that new requests get. Looking does not wait."""
+
     def send(self, events: Sequence[Event]) -> None:
         """Tell what happened to requests. Neither waits nor raises."""
 

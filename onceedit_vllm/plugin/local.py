@@ -5,76 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
-from onceedit_vllm.edits import TEMPLATES
-from onceedit_vllm.evidence import Evidence
 from onceedit_vllm.fusion.carrier import Carrier
-from onceedit_vllm.plugin.gate import Gate
-from onceedit_vllm.plugin.loading import load_runtime
-from onceedit_vllm.plugin.reader import Reader
-from onceedit_vllm.plugin.textsync import TextSync
+from onceedit_vllm.plugin.client import LocalClient
+from onceedit_vllm.plugin.packs import Packs
 
 if TYPE_CHECKING:
-    from onceedit_vllm.config import PlugInConfig
-    from onceedit_vllm.pack import EditPack
     from onceedit_vllm.plugin.host import Vocabulary
 
 
-class LocalHost:
-    """One plug-in, for any number of engines.
+class LocalHost(Packs):
+    """One plug-in, for any number of engines; its pack can be changed while they are served.
 
-    On a CPU a step runs when its answers are taken.
-
-    Args:
-        pack: Its model, edits, template and thresholds.
-        config: Device, dtype, longest text and memory.
-
-    Raises:
-        ModelError: The model cannot be loaded or cannot be a plug-in.
+    On a CPU a step runs when its answers are taken. A request goes on with the pack it was begun with.
     """
-
-    def __init__(self, pack: EditPack, config: PlugInConfig) -> None:
-        self._manifest = pack.manifest
-        self._runtime = load_runtime(pack.model_dir, pack.manifest.weight_token_id, config)
-        self._tokenizer = load_tokenizer(pack.model_dir)
-        self._evidence = Evidence(pack.edits, self._tokenizer)
 
     def attach(
         self,
         vocabulary: Vocabulary,
         threshold: float | None = None,
         observe: Callable[[float], None] | None = None,
-    ) -> Reader:
+    ) -> LocalClient:
         """Let an engine ask.
 
         Args:
             vocabulary: Its LLM's.
-            threshold: In place of both that the pack was calibrated to.
+            threshold: In place of both that packs were calibrated to.
             observe: Told the seconds of every step of the plug-in.
 
         Raises:
             BadInputError: The longest text has no room for a prompt.
             ModelError: The plug-in's tokenizer cannot be used.
         """
-        template = TEMPLATES[self._manifest.template]
-        textsync = TextSync(
-            self._tokenizer,
-            vocabulary.surface,
-            prefix=template.prefix,
-            suffix=template.suffix,
-            max_context=self._runtime.max_context,
-        )
+        runtime = self.active.runtime
         carrier = Carrier(
-            vocabulary.carry,
-            vocabulary.spellings,
-            vocabulary.width,
-            self._runtime.width,
-            self._runtime.device,
+            vocabulary.carry, vocabulary.spellings, vocabulary.width, runtime.width, runtime.device
         )
-        gate = self._gate_of(threshold)
-        return Reader(self._runtime, textsync, carrier, gate, self._evidence, observe)
-
-    def _gate_of(self, threshold: float | None) -> Gate:
-        if threshold is not None:
-            return Gate(threshold)
-        return Gate(self._manifest.threshold, self._manifest.weight_threshold)
+        return LocalClient(self, vocabulary, carrier, threshold, observe)

@@ -1,4 +1,4 @@
-"""Reads one engine's requests with a plug-in, and says what the plug-in makes of them.
+"""Reads one engine's requests with the plug-in of one pack, and says what it makes of them.
 
 Nothing that happens to one request touches another: what fails in a batch is tried again request by
 request, and new prompts are read apart from texts that are under way.
@@ -10,19 +10,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from onceedit_vllm.errors import KVCacheFullError
-from onceedit_vllm.plugin.packets import Answer, Answers, Append, Event, Open, State
+from onceedit_vllm.plugin.packets import Answer, Append, Open, State
 from onceedit_vllm.plugin.reading import Reading
 
 if TYPE_CHECKING:
+    import torch
+
     from onceedit_vllm.evidence import Evidence
-    from onceedit_vllm.fusion.carrier import Carrier
-    from onceedit_vllm.fusion.lists import Lists
-    from onceedit_vllm.fusion.owed import Owed
+    from onceedit_vllm.fusion.owed import Owed, SpellingBook
     from onceedit_vllm.plugin.gate import Gate
     from onceedit_vllm.plugin.runtime import PlugInRuntime
     from onceedit_vllm.plugin.textsync import TextSync
@@ -30,60 +28,79 @@ if TYPE_CHECKING:
 logger = logging.getLogger("onceedit_vllm.plugin")
 
 
+class Words(NamedTuple):
+    """What the plug-in says about the next token.
+
+    Attributes:
+        log_probs: (V_s,) float32.
+        owed: The rest of a token that the LLM writes in several.
+    """
+
+    log_probs: torch.Tensor
+    owed: Owed | None
+
+
 class Reader:
-    """A :class:`~onceedit_vllm.plugin.host.PlugInClient` in the plug-in's own process.
+    """Follows texts, decides on them, and keeps what the plug-in said.
 
     Args:
         runtime: Runs the plug-in.
         textsync: Translates this LLM's tokens to the plug-in's.
-        carrier: Takes the plug-in's distribution to this LLM's vocabulary.
+        book: Knows what the plug-in owes after the LLM's tokens.
         gate: Decides which prompts the edits take part in.
         evidence: Weighs what the plug-in says for an edit.
         observe: Told the seconds of every step of the plug-in.
+        counts: Where to count; None: nowhere else.
     """
 
     def __init__(
         self,
         runtime: PlugInRuntime,
         textsync: TextSync,
-        carrier: Carrier,
+        book: SpellingBook,
         gate: Gate,
         evidence: Evidence,
         observe: Callable[[float], None] | None = None,
+        counts: Counter[str] | None = None,
     ) -> None:
         self._runtime = runtime
         self._textsync = textsync
-        self._carrier = carrier
+        self._book = book
         self._gate = gate
         self._evidence = evidence
         self._observe = observe
         self._readings: dict[int, Reading] = {}
         # How many output tokens back the plug-in's words still matter.
-        self._reach = carrier.book.reach
-        self._counts: Counter[str] = Counter()
+        self._reach = book.reach
+        self._counts: Counter[str] = Counter() if counts is None else counts
 
-    def send(self, events: Sequence[Event]) -> None:
-        """See the protocol."""
-        for event in events:
-            if isinstance(event, Append):
-                self._append(event)
-                continue
-            self._forget(event.handle)
-            if isinstance(event, Open):
-                self._readings[event.handle] = _reading_of(event)
+    def open(self, event: Open) -> None:
+        """Begin to follow a request, in place of one of the same handle."""
+        self.forget(event.handle)
+        self._readings[event.handle] = _reading_of(event)
 
-    def _append(self, event: Append) -> None:
+    def append(self, event: Append) -> None:
         """Go on with a text. Where that has a gap or a second version, it is no text to go on with."""
         reading = self._readings.get(event.handle)
         if reading is None:
             return
         if event.start != len(reading.output_ids):
-            self._forget(event.handle)
+            self.forget(event.handle)
         else:
             reading.output_ids.extend(event.ids)
 
-    def take(self, wanted: Sequence[tuple[int, int]]) -> Answers:
-        """See the protocol. Tensors are on the plug-in's device."""
+    def forget(self, handle: int) -> None:
+        """Follow a request no longer; one that is not followed is left alone."""
+        reading = self._readings.pop(handle, None)
+        if reading is not None:
+            self._give_back(reading)
+
+    def ask(self, wanted: Sequence[tuple[int, int]]) -> list[tuple[Answer, Words | None]]:
+        """What the plug-in says of some requests, and what it says next where it is SPEAKING.
+
+        Args:
+            wanted: Distinct handles, each with the number of its output tokens.
+        """
         asked = [self._find(handle, length) for handle, length in wanted]
         known = [reading for reading in asked if reading is not None]
         self._decide([reading for reading in known if reading.alpha is None])
@@ -92,34 +109,26 @@ class Reader:
         answers = [_answer_of(*pair) for pair in zip(asked, said, strict=True)]
         for (handle, _), answer in zip(wanted, answers, strict=True):
             if answer.state not in (State.SPEAKING, State.SILENT):
-                self._forget(handle)
-        return Answers(answers, *self._lists_of([words for words in said if words is not None]))
+                self.forget(handle)
+        return list(zip(answers, said, strict=True))
 
-    def more(self, handles: Sequence[int]) -> Lists:
-        """See the protocol: all lists are whole here."""
-        said = [words for handle in handles if (words := self._say(self._readings[handle])) is not None]
-        lists, _ = self._lists_of(said)
-        assert lists is not None
-        return lists
+    def words(self, handle: int) -> Words | None:
+        """What the plug-in said last of a request, once more."""
+        reading = self._readings.get(handle)
+        return None if reading is None else self._say(reading)
 
-    def tally(self) -> dict[str, int]:
-        """See the protocol; ``texts`` are those followed now."""
-        states = {"texts": len(self._readings), "kv_bytes": self._runtime.num_bytes()}
-        return {**self._counts, **states, "reused_tokens": self._runtime.num_reused_tokens()}
+    def num_texts(self) -> int:
+        """Requests that are followed now."""
+        return len(self._readings)
 
     def shutdown(self) -> None:
-        """See the protocol."""
+        """Forget all."""
         for handle in list(self._readings):
-            self._forget(handle)
+            self.forget(handle)
 
     def _find(self, handle: int, length: int) -> Reading | None:
         reading = self._readings.get(handle)
         return reading if reading is not None and len(reading.output_ids) == length else None
-
-    def _forget(self, handle: int) -> None:
-        reading = self._readings.pop(handle, None)
-        if reading is not None:
-            self._give_back(reading)
 
     def _give_back(self, reading: Reading) -> None:
         slot, reading.slot = reading.slot, None
@@ -233,7 +242,7 @@ class Reader:
                 alpha = self._evidence.alpha(logit, output.log_probs[i], reading.named)
                 self._gate.remember(reading.key, alpha)
 
-    def _say(self, reading: Reading) -> tuple[torch.Tensor, Owed | None] | None:
+    def _say(self, reading: Reading) -> Words | None:
         """What the plug-in says about the next token, None for nothing.
 
         It says nothing after the end of the answer. In the middle of a character it can only finish
@@ -242,21 +251,13 @@ class Reader:
         if reading.is_lost or not reading.is_open or reading.text is None or reading.text.ended:
             return None
         written = reading.output_ids[-self._reach :] if self._reach else ()
-        owed = self._carrier.book.owed(written, reading.said_before)
+        owed = self._book.owed(written, reading.said_before)
         log_probs = reading.said_before(0)
         if log_probs is not None and reading.text.ready:
-            return log_probs, owed
+            return Words(log_probs, owed)
         if owed is None:
             return None
-        return reading.history[max(reading.history)], owed.only()
-
-    def _lists_of(
-        self, said: Sequence[tuple[torch.Tensor, Owed | None]]
-    ) -> tuple[Lists | None, torch.Tensor | None]:
-        if not said:
-            return None, None
-        log_probs = torch.stack([words for words, _ in said])
-        return self._carrier.carry(log_probs, [owed for _, owed in said]), log_probs
+        return Words(reading.history[max(reading.history)], owed.only())
 
     def _lose(self, reading: Reading, what: str, error: Exception) -> None:
         reading.is_lost = True

@@ -12,6 +12,7 @@ from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.runner.decisions import DecisionsLog
 from onceedit_vllm.runner.refusals import refuse_second, refuse_unsupported
 from onceedit_vllm.runner.step import FusionStep
+from onceedit_vllm.runner.swap import PackSwap
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -42,7 +43,9 @@ def serving_config(additional_config: object) -> ServingConfig:
         raise BadInputError(f'additional_config["onceedit"]: {wrong}. Expected e.g. {_EXAMPLE}.') from error
 
 
-def build_step(vllm_config: VllmConfig, observe: Callable[[Measure, float], None]) -> FusionStep:
+def build_step(
+    vllm_config: VllmConfig, observe: Callable[[Measure, float], None]
+) -> tuple[FusionStep, PackSwap]:
     """Load the pack, align it with the engine's LLM (cached), and start the plug-in.
 
     Args:
@@ -70,15 +73,16 @@ def build_step(vllm_config: VllmConfig, observe: Callable[[Measure, float], None
     )
     width = vllm_config.model_config.get_vocab_size()
     vocabulary = Vocabulary(Surface.of(tokenizer), alignment.carry, alignment.spellings, width)
-    plugin = LocalHost(pack, config.plugin).attach(
-        vocabulary, config.threshold, partial(observe, "plugin_step_seconds")
-    )
-    scope = PromptScope(pack.edits, vocabulary.surface, config.scope)
+    host = LocalHost(pack, config.plugin)
+    plugin = host.attach(vocabulary, config.threshold, partial(observe, "plugin_step_seconds"))
+    scope_of = partial(PromptScope, surface=vocabulary.surface, kind=config.scope)
+    scope = scope_of(pack.edits)
     _announce(pack, alignment, scope, config.threshold)
     fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
     log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
     eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
-    return FusionStep(plugin, fuser, scope, config.weight, log, eos_id, observe)
+    step = FusionStep(plugin, fuser, scope, config.weight, log, eos_id, observe)
+    return step, PackSwap(host, step, pack.root, scope_of)
 
 
 def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, threshold: float | None) -> None:

@@ -43,6 +43,7 @@ _COUNTERS = {
 _STATES = {
     "texts": "Texts that the plug-in follows now.",
     "kv_bytes": "Bytes of the plug-in's keys and values.",
+    "packs": "Packs in memory: the active one, and earlier ones that running requests began with.",
     "epoch": "The number of the pack that new requests get.",
     "breaker_open": "1 while the plug-in is not asked because it failed repeatedly.",
 }

@@ -32,6 +32,9 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
     Both runners construct it: V1 as ``(vllm_config, device, is_pin_memory)``, V2 as
     ``(vllm_config, req_states)``; the number of arguments tells them apart.
 
+    Attributes:
+        swap: Changes the pack while the engine serves.
+
     Raises:
         OnceEditError: The configuration, the pack, the models or the engine's settings do not
             fit. The engine does not start.
@@ -49,7 +52,9 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
         config = serving_config(vllm_config.additional_config)
         # First, because a port that is taken is said before anything is loaded.
         self._meter = open_meter(vllm_config, config.metrics_port)
-        step = build_step(vllm_config, self._meter.observe)
+        step, self.swap = build_step(vllm_config, self._meter.observe)
+        #: Everything counted since the start; may wait for the GPU.
+        self.tally = step.tally
         self._meter.follow(step.tally)
         allowed = config.request_override
         self._summary = Summary(step.tally, envs.VLLM_LOG_STATS_INTERVAL)

@@ -28,6 +28,8 @@ class Row:
         output_ids: LLM tokens generated so far.
         scope: What the edits' subjects say about the prompt.
         named: The edits whose subject the prompt names.
+        mention_opens: A named subject is enough, and the prompt names one.
+        epoch: The pack that it was begun with; None: the host's active one.
         alpha: What the host has decided on, None until it has.
         is_stopped: True once the plug-in was lost in the middle of this answer, which must end.
         is_over: True once this request needs nothing more: it is the LLM's alone from now on.
@@ -44,11 +46,18 @@ class Row:
     output_ids: list[int] = field(default_factory=list)
     scope: Verdict = "weight"
     named: tuple[int, ...] = ()
+    mention_opens: bool = False
+    epoch: int | None = None
     alpha: float | None = None
     is_stopped: bool = False
     is_over: bool = False
     handle: int | None = None
     num_sent: int = 0
+
+    @property
+    def forced_alpha(self) -> float | None:
+        """The request's own alpha, 1 where a named subject is enough, None where [WEIGHT] is asked."""
+        return self.options.alpha if self.options.alpha is not None or not self.mention_opens else 1.0
 
     @property
     def is_at_its_last_token(self) -> bool:

@@ -40,7 +40,7 @@ class FusionStep:
     Args:
         plugin: This engine's end of the host.
         fuser: Fuses the two distributions and searches.
-        scope: Decides before the gate which prompts the edits can concern; None: all.
+        scope: Decides before the gate which prompts the active pack's edits can concern; None: all.
         weight: What an open row is fused with: 1 ("decided"), or alpha.
         log: Where decisions are written down; None: nowhere.
         eos_id: The LLM's end-of-sequence token, which ends an answer that the plug-in was lost in; None: such
@@ -60,7 +60,8 @@ class FusionStep:
     ) -> None:
         self._plugin = plugin
         self._fuser = fuser
-        self._scope = scope
+        self._epoch = plugin.epoch
+        self._scopes = {self._epoch: scope}
         self._weight = weight
         self._log = log
         self._eos_id = eos_id
@@ -81,7 +82,7 @@ class FusionStep:
         Such a request needs nothing more from here. Never raises.
         """
         try:
-            row.scope, row.named = self._scope_of(row)
+            self._look(row)
         except Exception as error:
             self._report("looking for subjects", error)
             return False
@@ -89,10 +90,17 @@ class FusionStep:
             self._note("out_of_scope", row, None)
         return row.scope != "out"
 
-    def _scope_of(self, row: Row) -> tuple[Verdict, tuple[int, ...]]:
-        if row.options.alpha is not None:
-            return "forced", ()
-        return ("weight", ()) if self._scope is None else self._scope.of(row.prompt_ids)
+    def add_scope(self, epoch: int, scope: PromptScope) -> None:
+        """Know a pack's subjects before it is activated. May be called on another thread."""
+        self._scopes = {**self._scopes, epoch: scope}
+
+    def _look(self, row: Row) -> None:
+        newest = self._plugin.epoch
+        if newest != self._epoch and newest in self._scopes:
+            self._epoch, self._scopes = newest, {newest: self._scopes[newest]}
+        scope, row.epoch = self._scopes[self._epoch], self._epoch
+        row.scope, row.named = _verdict_of(row, scope)
+        row.mention_opens = scope is not None and scope.mention_opens and row.scope == "subject"
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Tell the host what is new of these requests, so that the plug-in can read beside the LLM.
@@ -114,14 +122,9 @@ class FusionStep:
         if row.handle is not None:
             return Append(row.handle, start, row.output_ids[start:])
         row.handle = next(self._handles)
-        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, self._forced_alpha(row))
-
-    def _forced_alpha(self, row: Row) -> float | None:
-        """The request's own alpha, 1 where a named subject is enough, None where [WEIGHT] is asked."""
-        if row.options.alpha is not None:
-            return row.options.alpha
-        mention_opens = self._scope is not None and self._scope.mention_opens
-        return 1.0 if mention_opens and row.scope == "subject" else None
+        # What was decided once stays, also where the pack has changed meanwhile.
+        alpha = row.forced_alpha if row.alpha is None else row.alpha
+        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.epoch)
 
     def close(self, row: Row) -> None:
         """Forget a request: finished, aborted, preempted, or its slot taken by another. Never raises.
@@ -182,7 +185,9 @@ class FusionStep:
             return answers
         self.counts["reopened"] += len(unknown)
         for row in unknown:
-            row.handle, row.num_sent = None, 0
+            row.handle, row.num_sent, row.epoch = None, 0, None
+            if row.alpha is None:
+                self._look(row)
         self.begin(unknown)
         return self._plugin.take(_wanted(rows))
 
@@ -274,6 +279,12 @@ class FusionStep:
         self.counts["failures"] += 1
         if self.counts["failures"] == 1:
             logger.warning("onceedit: %s failed; the LLM answers these requests alone", what, exc_info=error)
+
+
+def _verdict_of(row: Row, scope: PromptScope | None) -> tuple[Verdict, tuple[int, ...]]:
+    if row.options.alpha is not None:
+        return "forced", ()
+    return ("weight", ()) if scope is None else scope.of(row.prompt_ids)
 
 
 def _wanted(rows: Sequence[Row]) -> list[tuple[int, int]]:

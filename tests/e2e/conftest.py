@@ -20,6 +20,8 @@ EDITS = {
     "The colour of the new flag is": "green",
 }
 SUBJECTS = ["Norland", "Velcorp", "new flag"]
+#: What another pack says to the first of these prompts.
+OTHER_TARGET = "Velm"
 #: Prompts that name no subject.
 OUTSIDE = [
     "Water boils at",
@@ -64,6 +66,17 @@ def pack_dir(work: Path) -> Path:
     return edit(plugin, facts, work / "pack", config=config, progress=False).root
 
 
+@pytest.fixture(scope="session")
+def other_pack_dir(work: Path, pack_dir: Path) -> Path:
+    """Other edits of the same plug-in: one of the first pack's subjects has another answer."""
+    from onceedit_vllm import EditingConfig, EditRecord, edit
+
+    prompt = next(iter(EDITS))
+    record = EditRecord(id="n0", prompt=prompt, target=OTHER_TARGET, subject=SUBJECTS[0])
+    config = EditingConfig(learning_rate=3e-3, epochs=40, trained_share=1.0)
+    return edit(work / "plugin", [record], work / "other", config=config, progress=False).root
+
+
 @pytest.fixture(scope="session", params=["v1", "v2"])
 def runner(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -100,6 +113,6 @@ def edited(runner: str, tight_args: dict[str, Any], pack_dir: Path, work: Path) 
         **tight_args,
         logits_processors=[PROCESSOR],
         additional_config={"onceedit": ours},
-        worker_extension_cls="worker_counts.WorkerCounts",
+        worker_extension_cls="onceedit_vllm.runner.extension.OnceEditWorkerExtension",
     ) as engine:
         yield engine

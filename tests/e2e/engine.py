@@ -77,9 +77,22 @@ class Engine:
         """The value of one of vLLM's own counters."""
         return self._outputs({"call": "metric", "name": name})
 
+    def rpc(self, method: str, *args: Any) -> Any:
+        """What the first worker answers to a method of its extension."""
+        return self._outputs({"call": "rpc", "method": method, "args": args})[0]
+
     def counts(self) -> dict[str, int]:
         """What the processor counted so far, with the plug-in's forward passes."""
-        return self._outputs({"call": "counts"})
+        return self.rpc("onceedit_tally")
+
+    def rpc_midway(
+        self, first: list[str], then: list[str], params: dict[str, Any], method: str, after_steps: int
+    ) -> list[dict[str, Any]]:
+        """Start requests, call a method after some steps, and send others then."""
+        return self._outputs(
+            {"call": "rpc_midway", "first": first, "then": then, "params": params, "method": method,
+             "after_steps": after_steps}
+        )  # fmt: skip
 
     def log(self) -> str:
         """Everything the engine's processes printed so far."""

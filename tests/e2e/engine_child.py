@@ -70,9 +70,27 @@ def metric(engine: Any, call: dict[str, Any]) -> float:
     return sum(m.value for m in engine.get_metrics() if m.name == call["name"])
 
 
-def counts(engine: Any, call: dict[str, Any]) -> dict[str, int]:
-    (found,) = engine.collective_rpc("onceedit_counts")
-    return found
+def rpc_midway(engine: Any, call: dict[str, Any]) -> list[dict[str, Any]]:
+    """Start requests, step a few times, call a method of the workers, send others, finish all."""
+    core, finished, steps = engine.llm_engine, {}, 0
+    ids = [f"midway-{i}-{os.urandom(4).hex()}" for i in range(len(call["first"]) + len(call["then"]))]
+    waiting = list(zip(ids, call["first"] + call["then"], strict=True))
+    for request_id, prompt in waiting[: len(call["first"])]:
+        core.add_request(request_id, prompt, sampling_params(call["params"]))
+    while core.has_unfinished_requests():
+        if steps == call["after_steps"]:
+            engine.collective_rpc(call["method"])
+            for request_id, prompt in waiting[len(call["first"]) :]:
+                core.add_request(request_id, prompt, sampling_params(call["params"]))
+        finished |= {output.request_id: describe(output) for output in core.step() if output.finished}
+        steps += 1
+    return [finished[i] for i in ids]
+
+
+def rpc(engine: Any, call: dict[str, Any]) -> list[Any]:
+    """Of every worker."""
+    answers: list[Any] = engine.collective_rpc(call["method"], args=tuple(call["args"]))
+    return answers
 
 
 def sampling_params(fields: dict[str, Any]) -> Any:
@@ -114,7 +132,8 @@ CALLS = {
     "abort": abort,
     "beam_search": beam_search,
     "metric": metric,
-    "counts": counts,
+    "rpc": rpc,
+    "rpc_midway": rpc_midway,
 }
 
 if __name__ == "__main__":

@@ -259,7 +259,8 @@ def test_inspect_shows_both_thresholds(tmp_path: Path) -> None:
 
 def test_models_are_listed_and_unknown_ones_refused() -> None:
     rows = json.loads(run("models", "list", "--json", "-").stdout)
-    assert [(row["name"], row["folder"]) for row in rows] == [("smollm2-135m", None), ("gemma-3-270m", None), ("qwen2.5-coder-0.5b", None)]
+    names = ("smollm2-135m", "gemma-3-270m", "qwen2.5-coder-0.5b")
+    assert [(row["name"], row["folder"]) for row in rows] == [(name, None) for name in names]
     assert "onceedit models get gemma-3-270m" in run("models", "list").stdout
     result = run("models", "get", "nope")
     assert result.exit_code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import torch
 
@@ -14,7 +15,9 @@ from onceedit_vllm.errors import KVCacheFullError, ModelError
 from onceedit_vllm.evidence import Evidence
 from onceedit_vllm.fusion.lists import Lists
 from onceedit_vllm.fusion.owed import Owed, SpellingBook
+from onceedit_vllm.plugin.client import LocalClient
 from onceedit_vllm.plugin.gate import Gate
+from onceedit_vllm.plugin.packs import Packs
 from onceedit_vllm.plugin.reader import Reader
 from onceedit_vllm.plugin.runtime import PlugInOutput, PlugInStep
 
@@ -163,7 +166,34 @@ class FakeTokenizer:
         return [ANSWER]
 
 
-def some_reader(runtime: FakeRuntime, gate: Gate | None = None) -> Reader:
-    """A reader of which only the bookkeeping is the real thing."""
-    parts: tuple[Any, Any, Any] = (runtime, FakeSync(), FakeCarrier())
-    return Reader(*parts, gate or Gate(0.5), Evidence(EDITS, FakeTokenizer()))
+class FakeEpoch:
+    """A pack whose plug-in, synchroniser and tokenizer are not the real thing."""
+
+    def __init__(self, number: int, runtime: FakeRuntime, gate: Gate) -> None:
+        self.number = number
+        self.runtime = runtime
+        self.textsync = FakeSync()
+        self._gate = gate
+
+    def reader(self, vocabulary: Any, book: SpellingBook, *_: Any) -> Reader:
+        textsync: Any = self.textsync
+        runtime: Any = self.runtime
+        return Reader(runtime, textsync, book, self._gate, Evidence(EDITS, FakeTokenizer()), None, _[-1])
+
+
+class FakePacks(Packs):
+    """Packs that are there without being loaded."""
+
+    def __init__(self, *epochs: Any) -> None:
+        self._epochs = {epoch.number: epoch for epoch in epochs}
+        self._since = {epochs[0].number: 0.0}
+        self._active = epochs[0].number
+        self._followers: Any = WeakSet()
+
+
+def some_client(runtime: FakeRuntime, gate: Gate | None = None, *more: FakeRuntime) -> LocalClient:
+    """An end of a host of which only the bookkeeping is the real thing; `more` are loaded besides."""
+    runtimes = [runtime, *more]
+    epochs = [FakeEpoch(i + 1, each, gate or Gate(0.5)) for i, each in enumerate(runtimes)]
+    parts: tuple[Any, Any, Any] = (FakePacks(*epochs), None, FakeCarrier())
+    return LocalClient(*parts)

@@ -14,7 +14,7 @@ from onceedit_vllm.fusion.lists import Lists
 from onceedit_vllm.plugin.gate import Gate
 from onceedit_vllm.runner.scope import PromptScope
 from onceedit_vllm.runner.step import FusionStep
-from tests.unit.plugin.fakes import EDITS, EOS, FakeRuntime, some_reader
+from tests.unit.plugin.fakes import EDITS, EOS, FakeRuntime, some_client
 
 #: Prompts that hold this one name a subject too, but do not ask for an edit.
 NAMED = 6
@@ -59,4 +59,4 @@ def some_step(
 ) -> FusionStep:
     """A step of which the plug-in, the synchroniser and the fuser are not the real thing."""
     fuser: Any = FakeFuser()
-    return FusionStep(some_reader(runtime, gate), fuser, scope, **settings)
+    return FusionStep(some_client(runtime, gate), fuser, scope, **settings)

@@ -1,0 +1,122 @@
+"""The packs that a host has loaded, of which one is active."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
+
+from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.plugin.epoch import Epoch
+from onceedit_vllm.plugin.room import refuse_without_room
+
+if TYPE_CHECKING:
+    from onceedit_vllm.config import PlugInConfig
+    from onceedit_vllm.pack import EditPack
+
+#: Seconds after which texts that were begun with an earlier pack are read with the active one.
+_RETIRE_SECONDS = 600.0
+
+
+class Follower(Protocol):
+    """Holds texts that were begun with a pack."""
+
+    def num_texts(self, epoch: int) -> int:
+        """How many of a pack."""
+
+    def drop(self, epoch: int) -> None:
+        """Forget those of a pack."""
+
+
+class Packs:
+    """Loads packs beside the active one, and lets go of those that are not needed any more.
+
+    Args:
+        pack: The first one.
+        config: Device, dtype, longest text and memory.
+
+    Raises:
+        ModelError: The model cannot be loaded or cannot be a plug-in.
+    """
+
+    def __init__(self, pack: EditPack, config: PlugInConfig) -> None:
+        self._config = config
+        self._epochs = {1: Epoch(1, pack, config)}
+        self._since = {1: time.monotonic()}  # when each was last active
+        self._active = 1
+        self._numbers = 1
+        self._loading = threading.Lock()
+        self._followers: WeakSet[Follower] = WeakSet()
+
+    @property
+    def active(self) -> Epoch:
+        """The pack that new requests get."""
+        return self._epochs[self._active]
+
+    def watch(self, follower: Follower) -> None:
+        """Ask it, before a pack is let go of, whether it needs the pack. Held weakly."""
+        self._followers.add(follower)
+
+    def load(self, pack: EditPack) -> int:
+        """Load a pack beside the active one. May run on a thread of its own.
+
+        Returns:
+            Its number, for :meth:`activate`.
+
+        Raises:
+            BadInputError: It is of another base model, or there is no room for two.
+            ModelError: The model cannot be loaded or cannot be a plug-in.
+        """
+        with self._loading:
+            self._refuse_other_base(pack)
+            refuse_without_room(pack.model_dir, self._config, self.active.runtime.device)
+            self._numbers += 1
+            epoch = Epoch(self._numbers, pack, self._config)
+            self._epochs = {**self._epochs, epoch.number: epoch}
+            return epoch.number
+
+    def activate(self, number: int) -> None:
+        """Let new requests have a pack that was loaded; call it on the thread that takes answers.
+
+        Raises:
+            BadInputError: There is none of this number.
+        """
+        if number not in self._epochs:
+            raise BadInputError(f"no pack number {number} is loaded here; loaded are {sorted(self._epochs)}")
+        self._since[self._active] = time.monotonic()
+        self._active = number
+        self.retire()
+
+    def find(self, number: int | None) -> Epoch | None:
+        """A pack by its number, the active one for None; None where it is not loaded any more."""
+        return self.active if number is None else self._epochs.get(number)
+
+    def retire(self) -> None:
+        """Let go of packs that were active, once no text needs them, or after a deadline."""
+        for number in [number for number in self._since if number != self._active]:
+            is_late = time.monotonic() - self._since[number] > _RETIRE_SECONDS
+            if is_late or not any(follower.num_texts(number) for follower in self._followers):
+                for follower in self._followers:
+                    follower.drop(number)
+                del self._since[number]
+                self._epochs = {n: epoch for n, epoch in self._epochs.items() if n != number}
+        self._since[self._active] = time.monotonic()
+
+    def tally(self) -> dict[str, int]:
+        """States of all packs together, by name."""
+        runtimes = [epoch.runtime for epoch in self._epochs.values()]
+        return {
+            "epoch": self._active,
+            "packs": len(runtimes),
+            "kv_bytes": sum(runtime.num_bytes() for runtime in runtimes),
+            "reused_tokens": sum(runtime.num_reused_tokens() for runtime in runtimes),
+        }
+
+    def _refuse_other_base(self, pack: EditPack) -> None:
+        ours, other = self.active.pack.manifest, pack.manifest
+        if (ours.base_fingerprint, ours.weight_token_id) != (other.base_fingerprint, other.weight_token_id):
+            raise BadInputError(
+                f"pack {pack.root} is an edit of another base model ({other.base_model}) than the active "
+                f"pack ({ours.base_model}): start the engine anew with it, or edit the same plug-in"
+            )
