@@ -45,9 +45,7 @@ class Memory:
     def take(self, steps: Sequence[PlugInStep], texts: dict[int, list[int]]) -> None:
         intakes, copies = self.slots.admit(steps)
         pairs = list(zip(copies.sources, copies.targets, strict=True))
-        moved = {
-            to * BLOCK + i: self.rows.get(at * BLOCK + i, ()) for at, to in pairs for i in range(BLOCK)
-        }
+        moved = {to * BLOCK + i: self.rows.get(at * BLOCK + i, ()) for at, to in pairs for i in range(BLOCK)}
         self.rows |= moved
         for place, (step, intake) in enumerate(zip(steps, intakes, strict=True)):
             assert all(writer < place for writer in intake.waits_for)
@@ -79,20 +77,28 @@ class SlotsMachine(RuleBasedStateMachine):
         for slot in sorted(chosen):
             text = self.texts[slot]
             rollback = data.draw(st.integers(0, len(text)))
-            new = [1] * data.draw(st.integers(1, 4 * BLOCK)) + data.draw(st.lists(st.integers(2, 3), max_size=3))
+            new = [1] * data.draw(st.integers(1, 4 * BLOCK)) + data.draw(
+                st.lists(st.integers(2, 3), max_size=3)
+            )
             steps.append(PlugInStep(slot, rollback, new))
             after[slot] = text[: len(text) - rollback] + new
-        before = {slot: rows_of(self.slots, slot) for slot in self.texts}, self.slots.num_free_tokens
+        before = self.state()
+        if sum(-(-len(text) // BLOCK) for text in after.values()) <= NUM_BLOCKS:
+            self.memory.take(steps, after)
+            self.texts = after
+            return
+        full = None
         try:
             self.memory.take(steps, after)
-        except KVCacheFullError as error:
-            assert error.slot in chosen
-            assert sum(-(-len(after[slot]) // BLOCK) for slot in after) > NUM_BLOCKS
-            assert before == (
-                {slot: rows_of(self.slots, slot) for slot in self.texts}, self.slots.num_free_tokens
-            )  # fmt: skip
-        else:
             self.texts = after
+        except KVCacheFullError as error:
+            full = error.slot
+        if full is not None:
+            assert full in chosen
+            assert self.state() == before
+
+    def state(self) -> Any:
+        return {slot: rows_of(self.slots, slot) for slot in self.texts}, self.slots.num_free_tokens
 
     @rule(data=st.data())
     def close(self, data: Any) -> None:

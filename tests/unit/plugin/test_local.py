@@ -33,7 +33,7 @@ def model(folder: Path) -> Any:
 
 @pytest.fixture
 def host(folder: Path, model: Any) -> Iterator[LocalHost]:
-    host = LocalHost(folder, model.config.vocab_size - 1, PlugInConfig(device="cpu"))
+    host = LocalHost(folder, model.config.vocab_size - 1, PlugInConfig(device="cpu", dtype="float32"))
     yield host
     host.shutdown()
 
