@@ -6,8 +6,8 @@
     python benchmarks/runtime.py --out FILE       # also keep the JSON
 
 The plug-in is SmolLM2-135M-Instruct. Both sides of a comparison take turns, so that another load on the
-machine meets both; `ratio` is the median over the turns of one side by the other. Exits with 1 where two sides
-that must agree do not.
+machine meets both; `ratio` is the median over the turns of one side by the other. Exits with 1 where two
+sides that must agree do not.
 """
 
 from __future__ import annotations
