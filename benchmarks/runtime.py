@@ -182,7 +182,7 @@ def generate(model: Any, ids: torch.Tensor, steps: int) -> tuple[list[float], An
 
     moments = []
 
-    class Clock(LogitsProcessor):  # type: ignore[misc]
+    class Clock(LogitsProcessor):
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             moments.append(time.perf_counter())
             scores[:, -1] = -torch.inf

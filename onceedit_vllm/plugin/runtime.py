@@ -126,7 +126,8 @@ class PlugInRuntime:
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     def open(self) -> int:
         """Take an empty slot. It costs no memory before it reads."""
