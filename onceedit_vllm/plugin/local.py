@@ -12,7 +12,8 @@ from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.dtype import plugin_dtype
-from onceedit_vllm.plugin.runtime import PlugInOutput, PlugInRuntime, PlugInStep
+from onceedit_vllm.plugin.host import PlugInOutput, PlugInStep
+from onceedit_vllm.plugin.runtime import PlugInRuntime
 from onceedit_vllm.plugin.trial import refuse_unfaithful
 
 if TYPE_CHECKING:
