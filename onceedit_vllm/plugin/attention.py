@@ -1,8 +1,9 @@
 """Attention of a few new tokens to many old ones, without repeating the old ones for every head.
 
-Models whose query heads share keys and values (grouped queries) have them repeated for each query head as soon
-as there is a mask, and padding is a mask. In a step of one token that copies all keys and values of the batch
-once more, in every layer. Here the query heads of a group stand beside each other as if they were tokens.
+Models whose query heads share keys and values (grouped queries) have them repeated for each query head as
+soon as there is a mask, and padding is a mask. In a step of one token that copies all keys and values of the
+batch once more, in every layer. Here the query heads of a group stand beside each other as if they were
+tokens.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def probe_layers(model: PreTrainedModel) -> list[LayerShape]:
 
 
 def _width(states: torch.Tensor) -> int:
-    """Heads * head_dim of (n, heads, length, head_dim)."""
+    """Numbers per token in (n, heads, length, head_dim)."""
     return states.shape[1] * states.shape[3]
 
 

@@ -274,7 +274,7 @@ class KVSlots:
     def _fill(self, step: SlotStep, plan: _Plan, steps: Sequence[SlotStep], copies: Copies) -> None:
         """The slot as the plan says, with new blocks for what is to be read."""
         text = self._slots[step.slot]
-        lent = []
+        lent: list[int] = []
         for writer in plan.lent:
             lent.append(self._slots[steps[writer].slot].blocks[len(plan.held) + len(lent)])
             self._blocks.hold(lent[-1])

@@ -10,6 +10,7 @@ import torch
 
 from onceedit_vllm.errors import BadInputError, ModelError
 from onceedit_vllm.plugin.architecture import num_embeddings
+from onceedit_vllm.plugin.attention import use_grouped_queries
 from onceedit_vllm.plugin.batching import BatchCost, Shape, grouped
 from onceedit_vllm.plugin.kv_pool import BatchPlan, KVPool, LayerShape, probe_layers
 from onceedit_vllm.plugin.kv_slots import Intake, KVSlots
@@ -67,7 +68,8 @@ class PlugInRuntime:
     those were closed, as long as there is room.
 
     Args:
-        model: The plug-in, on its device, in its dtype; put into eval mode.
+        model: The plug-in, on its device, in its dtype; put into eval mode, and given attention of ours
+            where that is faster (:mod:`onceedit_vllm.plugin.attention`).
         weight_token_id: The [WEIGHT] token.
         max_context: Longest text in tokens.
         kv_cache_bytes: Keys and values of all slots together, taken now. Outputs and what a pass needs
@@ -78,6 +80,7 @@ class PlugInRuntime:
 
     Attributes:
         num_read_tokens: Tokens that the model has read so far.
+        batch_cost: By which texts are parted into passes.
 
     Raises:
         ModelError: The model keeps something else than keys and values between tokens, or
@@ -107,12 +110,13 @@ class PlugInRuntime:
                 f"the [WEIGHT] token has id {weight_token_id}, but the plug-in knows {self._num_embeddings} "
                 "ids; this is not the model that the pack was made of"
             )
+        use_grouped_queries(model)
         shapes = probe_layers(model)
         num_blocks = _num_blocks(shapes, kv_cache_bytes, max_context)
         self._slots = KVSlots(num_blocks, share_prefixes=share_prefixes)
         self._pool = KVPool(shapes, num_blocks, self.device)
         weights = sum(parameter.nbytes for parameter in model.parameters())
-        self._cost = BatchCost.of(weights, sum(shape.bytes_per_token for shape in shapes))
+        self.batch_cost = BatchCost.of(weights, sum(shape.bytes_per_token for shape in shapes))
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +131,8 @@ class PlugInRuntime:
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     def open(self) -> int:
         """Take an empty slot. It costs no memory before it reads."""
@@ -236,7 +241,7 @@ class PlugInRuntime:
                 rounds[i].append(part)
         for parts in rounds:
             shapes = [Shape(len(part.token_ids), part.start + len(part.token_ids)) for part in parts]
-            for group in grouped(shapes, self._cost, _MAX_BATCH_TOKENS):
+            for group in grouped(shapes, self.batch_cost, _MAX_BATCH_TOKENS):
                 yield [parts[i] for i in group]
 
     def _forward(self, batch: Sequence[_Part]) -> torch.Tensor:
@@ -297,8 +302,8 @@ def _num_blocks(shapes: Sequence[LayerShape], kv_cache_bytes: int, max_context: 
     needed = -(-max_context // BLOCK) * block_bytes
     if kv_cache_bytes < needed:
         raise BadInputError(
-            f"plugin.kv_cache_bytes is {kv_cache_bytes:,}, but one text of {max_context} tokens takes {needed:,} "
-            f"bytes of keys and values ({block_bytes // BLOCK:,} a token); give it as many or more, or set "
-            "plugin.max_context to a shorter text"
+            f"plugin.kv_cache_bytes is {kv_cache_bytes:,}, but one text of {max_context} tokens takes "
+            f"{needed:,} bytes of keys and values ({block_bytes // BLOCK:,} a token); give it as many or "
+            "more, or set plugin.max_context to a shorter text"
         )
     return kv_cache_bytes // block_bytes

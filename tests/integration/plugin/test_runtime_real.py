@@ -51,6 +51,32 @@ def test_a_text_longer_than_the_sliding_window(runtime: PlugInRuntime) -> None:
     runtime.close(neighbour)
 
 
+def test_samples_of_one_prompt_say_what_they_say_alone(model: Any) -> None:
+    prompt = [(41 * i) % 5000 + 10 for i in range(100)]
+    answers = []
+    for shares in (True, False):
+        runtime = PlugInRuntime(
+            model, model.config.vocab_size - 1, 2048, kv_cache_bytes=2**29, share_prefixes=shares
+        )
+        slots = [runtime.open() for _ in range(3)]
+        output = runtime.step([PlugInStep(slot, 0, [*prompt, 20 + slot]) for slot in slots])
+        tokens = [output.log_probs.argmax(-1).tolist()]
+        for _ in range(6):
+            steps = [PlugInStep(slot, 0, [token]) for slot, token in zip(slots, tokens[-1], strict=True)]
+            tokens.append(runtime.step(steps).log_probs.argmax(-1).tolist())
+        assert runtime.num_reused_tokens() == (2 * 96 if shares else 0)
+        answers.append(tokens)
+    assert answers[0] == answers[1]
+
+
+def test_the_default_budget_holds_what_it_says(model: Any) -> None:
+    config = PlugInConfig()
+    longest = model.config.max_position_embeddings
+    runtime = PlugInRuntime(model, 5, longest, kv_cache_bytes=config.kv_cache_bytes)
+    assert runtime.num_bytes() <= config.kv_cache_bytes
+    assert runtime.capacity() >= 64 * 512
+
+
 def test_a_loaded_plugin_knows_paris() -> None:
     from transformers import AutoTokenizer
 

@@ -82,17 +82,23 @@ class SlotsMachine(RuleBasedStateMachine):
             )
             steps.append(PlugInStep(slot, rollback, new))
             after[slot] = text[: len(text) - rollback] + new
-        before = {slot: rows_of(self.slots, slot) for slot in self.texts}, self.slots.num_free_tokens
+        before = self.state()
+        if sum(-(-len(text) // BLOCK) for text in after.values()) <= NUM_BLOCKS:
+            self.memory.take(steps, after)
+            self.texts = after
+            return
+        full = None
         try:
             self.memory.take(steps, after)
-        except KVCacheFullError as error:
-            assert error.slot in chosen
-            assert sum(-(-len(after[slot]) // BLOCK) for slot in after) > NUM_BLOCKS
-            assert before == (
-                {slot: rows_of(self.slots, slot) for slot in self.texts}, self.slots.num_free_tokens
-            )  # fmt: skip
-        else:
             self.texts = after
+        except KVCacheFullError as error:
+            full = error.slot
+        if full is not None:
+            assert full in chosen
+            assert self.state() == before
+
+    def state(self) -> Any:
+        return {slot: rows_of(self.slots, slot) for slot in self.texts}, self.slots.num_free_tokens
 
     @rule(data=st.data())
     def close(self, data: Any) -> None:

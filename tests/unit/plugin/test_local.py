@@ -19,7 +19,7 @@ __all__ = ["plug_in"]  # the fixture
 
 @pytest.fixture(scope="module")
 def host(plug_in: ToyPlugIn) -> LocalHost:
-    return LocalHost(plug_in.pack, PlugInConfig(device="cpu"))
+    return LocalHost(plug_in.pack, PlugInConfig(device="cpu", dtype="float32"))
 
 
 @pytest.fixture
