@@ -87,6 +87,11 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
         """V2: a request enters a slot. False when it is left to the LLM for good."""
         return self._v2 is not None and self._v2.add_request(req_idx, sampling_params)
 
+    def apply_staged_writes(self) -> None:
+        """V2: a step of the engine begins."""
+        if self._v2 is not None:
+            self._v2.begin_step()
+
     def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
         """Fuse in place. V1 passes the logits alone, V2 the step's layout too."""
         started = time.perf_counter()

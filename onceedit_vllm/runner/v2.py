@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from onceedit_vllm.config import RequestOverride
 
 
-#: A row that is not scheduled for so many steps has ended, or can be read again. vLLM says neither when a
-#: request ends, and a request that waits costs the plug-in's host memory.
-_UNSEEN_STEPS = 64
+#: A row that is not scheduled for so many steps has most likely ended, which vLLM does not say; the host
+#: forgets it. One that only waited is told anew, and what the plug-in had read of it is mostly still there.
+_UNSEEN_STEPS = 8
 
 
 class V2Adapter:
@@ -69,7 +69,6 @@ class V2Adapter:
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
         """Fuse the rows of finished prefills; rows in the middle of a prompt are skipped."""
-        self._num_steps += 1
         rows: list[IndexedRow] = []
         ends: list[int] = []
         for index, slot in enumerate(ctx.idx_mapping_np.tolist()):
@@ -88,11 +87,11 @@ class V2Adapter:
             for slot in slots:
                 if self._slots[slot].is_over:
                     del self._slots[slot]
-        self._close_unseen()
         return logits
 
-    def _close_unseen(self) -> None:
-        """Let the host forget rows that were not scheduled for long; one that comes again is told anew."""
+    def begin_step(self) -> None:
+        """Once a step of the engine, also where nobody needs processing: let go of what has ended."""
+        self._num_steps += 1
         for slot, row in self._slots.items():
             if row.handle is not None and self._num_steps - self._seen[slot] >= _UNSEEN_STEPS:
                 self._step.close(row)

@@ -76,6 +76,7 @@ class Slots:
             seq_lens_upper_bound_np=np.array(lengths or [self.total[s] for s in slots], dtype=np.int32),
         )
         logits = torch.zeros(len(slots), VOCAB) if logits is None else logits
+        self.adapter.begin_step()
         return self.adapter.apply(logits, ctx)  # type: ignore[arg-type]
 
 
@@ -245,11 +246,19 @@ def test_a_row_unseen_for_long_gives_back_what_it_holds_and_can_come_again(slots
     slots.add(1, [EDITED, 2], params=vllm.SamplingParams(temperature=0.0, max_tokens=500))
     slots.apply(0, 1)
     slots.generate(0, 3)
-    for _ in range(64):
+    for _ in range(8):
         slots.apply(1)
     assert list(slots.runtime.texts.values()) == [[EDITED, 2]]
     assert int(slots.apply(0)[0].argmax()) == 4
     assert len(slots.runtime.texts) == 2
+
+
+def test_rows_that_ended_are_let_go_of_also_where_no_other_needs_the_plugin(slots):
+    slots.add(0, [EDITED])
+    slots.apply(0)
+    for _ in range(8):
+        slots.adapter.begin_step()
+    assert slots.runtime.texts == {}
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_the_gate_takes_the_packs_thresholds_unless_one_is_set(
 ) -> None:
     manifest = SimpleNamespace(**vars(plug_in.pack.manifest) | {"threshold": 0.1, "weight_threshold": 0.6})
     pack: Any = SimpleNamespace(**vars(plug_in.pack) | {"manifest": manifest})
-    gate = LocalHost(pack, PlugInConfig(device="cpu")).attach(plug_in.vocabulary, override)._gate
+    gate = LocalHost(pack, PlugInConfig(device="cpu")).attach(plug_in.vocabulary, override)._readers[1]._gate
     assert (gate.threshold, gate.weight_threshold) == thresholds
 
 
