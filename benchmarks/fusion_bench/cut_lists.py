@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from fusion_bench.inputs import RANGES, Inputs, random_inputs
 from fusion_bench.product import Product
 from fusion_bench.setups import Setup
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from onceedit_vllm.config import FusionConfig
 from onceedit_vllm.fusion import reference
-from onceedit_vllm.fusion.lists import Lists, cut
+from onceedit_vllm.fusion.lists import cut
 
 _BATCH = 128
 
@@ -35,10 +36,10 @@ class CutSteps:
         asked = self._product.fuse(logits, lists, inputs)
         self._requests += len(asked)
         if asked:
-            again = Inputs(*(part[asked] for part in inputs))
-            rows = logits[asked]
-            self._product.fuse(rows, Lists(*(part[asked] for part in whole[:3]), True), again)
-            logits[asked] = rows
+            entries = torch.tensor(asked, device=logits.device)
+            again, rows = Inputs(*(part[entries] for part in inputs)), logits[entries]
+            self._product.fuse(rows, whole.take(entries), again)
+            logits[entries] = rows
         return logits.argmax(dim=1)
 
     def report(self, weights: str, num_same: int) -> dict[str, Any]:
@@ -55,9 +56,10 @@ class CutSteps:
 
 
 def list_agreement(setup: Setup, count: int, family: str) -> dict[str, Any]:
-    """Textual steps, whole and cut, against the reference's fusion with dense maps in float64."""
+    """Textual steps, whole and cut, against the reference's fusion in float64."""
     product, cut_steps, sizes = Product(setup, FusionConfig()), CutSteps(setup), setup.sizes
-    maps = [matrix.double() for matrix in setup.matrices()]
+    carry = setup.alignment.carry.to(setup.device)
+    maps = _map(carry, sizes["V"]), _map(torch.arange(sizes["V"], device=setup.device), sizes["V"])
     same_whole, same_cut = 0, 0
     for inputs in track(
         _batches(setup, count, family),
@@ -78,6 +80,13 @@ def list_agreement(setup: Setup, count: int, family: str) -> dict[str, Any]:
         "same_token_exact": same_whole / count,
         "cut": [cut_steps.report("alpha {} to {}".format(*RANGES[family][2]), same_cut)],
     }
+
+
+def _map(carry: Tensor, width: int) -> Tensor:
+    """A textual map as a sparse matrix of ones, token -> LLM token; every token has a place."""
+    places = torch.stack([torch.arange(len(carry), device=carry.device), carry])
+    ones = torch.ones(len(carry), dtype=torch.float64, device=carry.device)
+    return torch.sparse_coo_tensor(places, ones, (len(carry), width), check_invariants=True)
 
 
 def _batches(setup: Setup, count: int, family: str) -> Iterator[Inputs]:

@@ -160,7 +160,7 @@ def random_steps(plan: Plan) -> list[dict[str, Any]]:
 
 def lists(plan: Plan) -> list[dict[str, Any]]:
     """Textual steps on whole and on cut lists, against the reference in float64."""
-    size, count = (512, 40) if plan.smoke else (4096, 10_112)
+    size, count = (512, 40) if plan.smoke else (8192, 10_112)
     setup = _square(plan, "textual", size)
     return [list_agreement(setup, count, family) for family in RANGES]
 

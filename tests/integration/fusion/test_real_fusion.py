@@ -18,7 +18,7 @@ from onceedit_vllm.dense.search import adamw_logits, exact_tokens
 from onceedit_vllm.dense.statistics import build_dense_map
 from onceedit_vllm.fusion.carrier import Carrier
 from onceedit_vllm.fusion.fuser import Fuser
-from onceedit_vllm.fusion.lists import Lists, cut
+from onceedit_vllm.fusion.lists import cut
 from onceedit_vllm.fusion.reference import search
 from onceedit_vllm.models import cached_model
 from tests.unit.alignment.toys import StandInPack
@@ -132,6 +132,6 @@ def test_recorded_steps_get_the_most_probable_token(
     asked = fuser.fuse_rows_inplace(cut_logits, rows, cut(lists), alpha, alpha >= 0)
     assert len(asked) < 12
     if asked:
-        again = Lists(*(part[asked] for part in lists[:3]), True)
-        fuser.fuse_rows_inplace(cut_logits, rows[asked], again, alpha[asked], alpha[asked] >= 0)
+        again = rows[asked]
+        fuser.fuse_rows_inplace(cut_logits, again, lists.take(again), alpha[again], alpha[again] >= 0)
     assert torch.equal(cut_logits, logits)
