@@ -41,6 +41,7 @@ SECTIONS: dict[str, Callable[[sections.Plan], Any]] = {
     "growth": sections.growths,
     "search": sections.searches,
     "random": sections.random_steps,
+    "lists": sections.lists,
     "certificate": sections.certificates,
     "recorded": sections.recorded_steps,
     "memory": sections.memory,

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from fusion_bench import naive
+from fusion_bench.cut_lists import CutSteps
 from fusion_bench.inputs import Inputs, random_inputs
+from fusion_bench.product import Product
 from fusion_bench.recorded import Steps
 from fusion_bench.setups import Setup, matrix_of
-from fusion_bench.timing import fuse
 from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -18,9 +19,8 @@ from torch.nn.functional import one_hot
 from onceedit_vllm.config import FusionConfig
 from onceedit_vllm.dense.maps import DenseMap, chunks
 from onceedit_vllm.dense.search import adamw_logits, exact_tokens
-from onceedit_vllm.fusion.fuser import Fuser
 
-_BATCH = 128
+_BATCH, _RECORDED_BATCH = 128, 8
 #: Of the search's logits, which lie between -0.7 and 0.7.
 TOLERANCE = 1e-5
 
@@ -29,14 +29,14 @@ class _Fast:
     """Both solvers of the product, each with its own count of rows."""
 
     def __init__(self, setup: Setup) -> None:
-        self.exact = Fuser(setup.alignment, FusionConfig(solver="exact"), setup.device)
-        self.adamw = Fuser(setup.alignment, FusionConfig(solver="adamw"), setup.device)
+        self.exact = Product(setup, FusionConfig(solver="exact"))
+        self.adamw = Product(setup, FusionConfig(solver="adamw"))
 
     def tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         found = []
-        for fuser in (self.exact, self.adamw):
+        for product in (self.exact, self.adamw):
             logits = inputs.llm_logits.clone()
-            fuse(fuser, inputs, logits)
+            product.step(inputs, logits)
             found.append(logits.argmax(dim=1))
         return found[0], found[1]
 
@@ -45,6 +45,8 @@ def random_agreement(setup: Setup, count: int) -> dict[str, Any]:
     """Whole steps against the dense baseline with autograd and AdamW, row by row."""
     fast, matrices, sizes = _Fast(setup), setup.matrices(), setup.sizes
     same, walked_same, disputed, disputed_right = 0, 0, 0, 0
+    # Dense kinds take whole lists only.
+    cut_steps, cut_same = CutSteps(setup) if setup.alignment.dense is None else None, 0
     for seed in track(range(-(-count // _BATCH)), description=f"Random steps, {setup.name}"):
         size = min(_BATCH, count - seed * _BATCH)
         inputs = random_inputs(size, sizes["V_s"], sizes["V"], 10_000 + seed).to(setup.device)
@@ -52,10 +54,12 @@ def random_agreement(setup: Setup, count: int) -> dict[str, Any]:
         dense = naive.step(matrices, *inputs).argmax(dim=1)
         same += int((exact == dense).sum())
         walked_same += int((walked == dense).sum())
+        if cut_steps is not None:
+            cut_same += int((cut_steps.tokens(inputs) == exact).sum())
         for row in ((exact != dense) | (walked != dense)).nonzero()[:, 0].tolist():
             disputed += 1
             disputed_right += int(walked[row]) == naive.token_in_double(setup.matrices(), inputs, row)
-    counts = fast.exact.counts()
+    counts = fast.exact.fuser.counts()
     return {
         "name": setup.name,
         **sizes,
@@ -67,6 +71,8 @@ def random_agreement(setup: Setup, count: int) -> dict[str, Any]:
         "disputed": disputed,
         "disputed_won_by_adamw_in_float64": disputed_right,
         "settled": counts._asdict(),
+        # Against the whole lists.
+        "cut": [] if cut_steps is None else [cut_steps.report("alpha 0 to 1", cut_same)],
     }
 
 
@@ -83,7 +89,7 @@ def recorded_agreement(setup: Setup, steps: Steps, *, seed: int = 0) -> dict[str
     )
     targets = _whole_product(setup, steps, alpha)
     expected = _search_columns(setup, targets)
-    counts = fast.exact.counts()
+    counts = fast.exact.fuser.counts()
     return {
         "name": setup.name,
         **setup.sizes,
@@ -92,13 +98,28 @@ def recorded_agreement(setup: Setup, steps: Steps, *, seed: int = 0) -> dict[str
         "same_token_exact": float((exact == expected).double().mean()),
         "same_token_adamw": float((walked == expected).double().mean()),
         "settled": counts._asdict(),
-        "hit_rates": fast.exact.hit_rates() or None,
+        "hit_rates": fast.exact.fuser.hit_rates() or None,
+        "cut": _recorded_cut(setup, steps, alpha, expected) if setup.alignment.dense is None else [],
     }
 
 
-def _batches(steps: Steps, alpha: Tensor, size: int = 8) -> Iterator[Inputs]:
-    for start in track(range(0, len(alpha), size), description="Recorded steps"):
-        part = slice(start, start + size)
+def _recorded_cut(setup: Setup, steps: Steps, alpha: Tensor, expected: Tensor) -> list[dict[str, Any]]:
+    """The same steps with cut lists; and once more with the weight of a gate that has decided."""
+    drawn, decided, whole = CutSteps(setup), CutSteps(setup), Product(setup, FusionConfig())
+    same_drawn, same_decided = 0, 0
+    for batch, tokens in zip(_batches(steps, alpha), expected.split(_RECORDED_BATCH), strict=True):
+        inputs = batch.to(setup.device)
+        same_drawn += int((drawn.tokens(inputs).cpu() == tokens).sum())
+        ones = inputs._replace(alpha=torch.ones_like(inputs.alpha))
+        logits = inputs.llm_logits.clone()
+        whole.step(ones, logits)
+        same_decided += int((decided.tokens(ones) == logits.argmax(dim=1)).sum())
+    return [drawn.report("alpha 0 to 1", same_drawn), decided.report("alpha 1", same_decided)]
+
+
+def _batches(steps: Steps, alpha: Tensor) -> Iterator[Inputs]:
+    for start in track(range(0, len(alpha), _RECORDED_BATCH), description="Recorded steps"):
+        part = slice(start, start + _RECORDED_BATCH)
         yield Inputs(steps.plugin_log_probs[part], steps.llm_logits[part], alpha[part])
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from fusion_bench.inputs import Inputs
+from fusion_bench.product import Product
 from fusion_bench.recorded import Steps
 from fusion_bench.setups import Setup
-from fusion_bench.timing import fuse, milliseconds
+from fusion_bench.timing import milliseconds
 from rich.progress import track
 
 from onceedit_vllm.config import FusionConfig
-from onceedit_vllm.fusion.fuser import Fuser
 
 _BATCH = 8
 #: The weights of rows whose gate is open, and all there are.
@@ -33,13 +33,13 @@ def certificate(setup: Setup, steps: Steps, sizes: Sequence[int], count: int) ->
 def _rates(setup: Setup, steps: Steps, chosen: torch.Tensor, k: int, band: str) -> dict[str, Any]:
     low, high = BANDS[band]
     alpha = low + (high - low) * torch.rand(len(chosen), generator=torch.Generator().manual_seed(2))
-    fuser = Fuser(setup.alignment, FusionConfig(top_k=k), setup.device)
+    product = Product(setup, FusionConfig(top_k=k))
     elapsed = 0.0
     for part, weights in zip(chosen.split(_BATCH), alpha.split(_BATCH), strict=True):
         inputs = Inputs(steps.plugin_log_probs[part], steps.llm_logits[part], weights).to(setup.device)
         logits = inputs.llm_logits.clone()
-        elapsed += milliseconds(lambda: fuse(fuser, inputs, logits), setup.device)  # noqa: B023
-    counts = fuser.counts()
+        elapsed += milliseconds(lambda: product.step(inputs, logits), setup.device)  # noqa: B023
+    counts = product.fuser.counts()
     return {
         "name": setup.name,
         "kind": setup.alignment.report.kind,

@@ -25,25 +25,24 @@ def footprint(kind: MapKind, *, fresh: bool) -> dict[str, Any]:
 def _measure(kind: MapKind, cache: Path | None) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from fusion_bench.inputs import random_inputs
+    from fusion_bench.product import Product
     from fusion_bench.setups import real
-    from fusion_bench.timing import fuse
 
     from onceedit_vllm.config import FusionConfig
-    from onceedit_vllm.fusion.fuser import Fuser
 
     imports = _megabytes()["VmHWM"]
     setup = real(kind, torch.device("cpu"), cache=cache)
     assert setup is not None
     attached = _megabytes()
-    fuser = Fuser(setup.alignment, FusionConfig())
+    product = Product(setup, FusionConfig())
     for seed in range(5):
         inputs = random_inputs(8, setup.sizes["V_s"], setup.sizes["V"], seed, "gated")
-        fuse(fuser, inputs, inputs.llm_logits)
+        product.step(inputs, inputs.llm_logits)
     if kind != "textual" and not setup.alignment.report.from_cache:
         # One step that nothing can bound: the whole product.
         inputs = random_inputs(1, setup.sizes["V_s"], setup.sizes["V"], 0, "gated")
         flat = inputs._replace(plugin_log_probs=torch.full_like(inputs.plugin_log_probs, -10.8))
-        fuse(fuser, flat, flat.llm_logits.zero_())
+        product.step(flat, flat.llm_logits.zero_())
     after = _megabytes()
     report = setup.alignment.report
     return {
@@ -59,7 +58,7 @@ def _measure(kind: MapKind, cache: Path | None) -> dict[str, Any]:
         "attached_mapped_mb": attached["RssFile"],
         "fused_private_mb": after["RssAnon"],
         "peak_mb": after["VmHWM"],
-        "counts": fuser.counts()._asdict(),
+        "counts": product.fuser.counts()._asdict(),
     }
 
 

@@ -11,6 +11,7 @@ from fusion_bench.setups import invented
 from fusion_bench.timing import milliseconds
 
 from onceedit_vllm.config import FusionConfig
+from onceedit_vllm.fusion.carrier import Carrier
 from onceedit_vllm.fusion.fuser import Fuser
 
 _PLUGIN_SIZE, _LLM_SIZE, _ANCHORS, _BATCH = 49152, 128256, 46000, 64
@@ -38,13 +39,15 @@ def captured_graph(device: torch.device, *, smoke: bool) -> dict[str, Any]:
         "bytes_moved": moved,
         "memory_floor_us": floor / 1e3,
     }
+    carrier = Carrier.of(setup.alignment, _LLM_SIZE, _PLUGIN_SIZE, device)
     for name, greedy in (("greedy", True), ("sampled", False)):
         fuser = Fuser(setup.alignment, FusionConfig(), device)
         logits = inputs.llm_logits.clone()
         search = torch.full((_BATCH,), greedy, device=device)
 
         def step() -> None:
-            fuser.fuse_rows_inplace(logits, rows, inputs.plugin_log_probs, inputs.alpha, search)  # noqa: B023
+            lists = carrier.carry(inputs.plugin_log_probs)
+            fuser.fuse_rows_inplace(logits, rows, lists, inputs.alpha, search)  # noqa: B023
 
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -12,10 +12,11 @@ import torch
 from fusion_bench import naive
 from fusion_bench.agreement import TOLERANCE, random_agreement, recorded_agreement, search_agreement
 from fusion_bench.certificate import BANDS, certificate
+from fusion_bench.cut_lists import list_agreement
 from fusion_bench.footprint import footprint
 from fusion_bench.graph import captured_graph
 from fusion_bench.growth import FULL, SMOKE, growth
-from fusion_bench.inputs import Inputs
+from fusion_bench.inputs import RANGES, Inputs
 from fusion_bench.recorded import Steps, record
 from fusion_bench.setups import LLM, PLUGIN, Setup, invented, real
 from fusion_bench.timing import time_case
@@ -157,6 +158,13 @@ def random_steps(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
+def lists(plan: Plan) -> list[dict[str, Any]]:
+    """Textual steps on whole and on cut lists, against the reference in float64."""
+    size, count = (512, 40) if plan.smoke else (8192, 10_112)
+    setup = _square(plan, "textual", size)
+    return [list_agreement(setup, count, family) for family in RANGES]
+
+
 def certificates(plan: Plan) -> list[dict[str, Any]] | None:
     """Share of recorded steps that each attempt settles, for several k."""
     return None if plan.smoke else _certificates(plan)
@@ -216,6 +224,13 @@ def failures(result: dict[str, Any]) -> list[str]:
     for entry in result.get("recorded", []):
         if min(entry["same_token_adamw"], entry["same_token_exact"]) < 1:
             found.append(f"recorded, {entry['name']}: a solver gives another token than the whole product")
+    for part in ("random", "recorded", "lists"):
+        for entry in result.get(part, []):
+            if min(each["same_token"] for each in entry["cut"] or [{"same_token": 1.0}]) < 1:
+                found.append(f"{part}, {entry['name']}: a cut list gives another token")
+    for entry in result.get("lists", []):
+        if entry["same_token_exact"] < 1:
+            found.append(f"lists, {entry['name']}: a whole list gives another token than the reference")
     for entry in result.get("search", []):
         if entry["max_abs_difference_of_disputed_float64"] > TOLERANCE:
             off = entry["max_abs_difference_of_disputed_float64"]

@@ -36,7 +36,11 @@ _COLUMNS = {
     "memory": ("kind", "from_cache", "attach_seconds", "imports_mb", "fused_private_mb", "peak_mb"),
     "targets": ("what", "wanted", "measured", "met"),
     "recorded": ("name", "steps", "same_token_exact", "same_token_adamw"),
+    "lists": ("name", "inputs", "steps", "same_token_exact"),
 }
+
+
+_CUT = ("name", "weights", "steps", "same_token", "certified_rate", "rows_by_tokens_listed")
 
 
 def print_tables(result: dict[str, Any], console: Console) -> None:
@@ -48,6 +52,10 @@ def print_tables(result: dict[str, Any], console: Console) -> None:
     for name, columns in _COLUMNS.items():
         if name in result:
             console.print(_table(name, columns, result[name]))
+    for name in ("random", "recorded", "lists"):
+        rows = [each | {"name": entry["name"]} for entry in result.get(name, []) for each in entry["cut"]]
+        if rows:
+            console.print(_table(f"{name}: lists cut to a few tokens", _CUT, rows))
     for kind, exponents in result.get("growth", {}).get("by_kind", {}).items():
         console.print(f"growth, {kind}: " + ", ".join(f"{axis}^{e:.2f}" for axis, e in exponents.items()))
     if result["skipped"]:

@@ -19,7 +19,7 @@ def _entry(what: str, wanted: float, measured: float, *, at_least: bool) -> dict
 
 def _steps(result: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
-    for part, wanted in (("random", 20_000), ("recorded", 2_000)):
+    for part, wanted in (("random", 20_000), ("recorded", 2_000), ("lists", 20_000)):
         entries = result.get(part, [])
         if entries:
             total = sum(entry["steps"] for entry in entries)

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from fusion_bench import naive
 from fusion_bench.inputs import Inputs, random_inputs
+from fusion_bench.product import Product
 from fusion_bench.setups import Setup
-from torch import Tensor
 
 from onceedit_vllm.config import FusionConfig, Solver
-from onceedit_vllm.fusion.fuser import Fuser
 
 SOLVERS: tuple[Solver, Solver] = ("exact", "adamw")
 
@@ -31,12 +30,6 @@ def milliseconds(work: Callable[[], Any], device: torch.device) -> float:
     end.record()
     end.synchronize()
     return float(begin.elapsed_time(end))
-
-
-def fuse(fuser: Fuser, inputs: Inputs, logits: Tensor) -> None:
-    """One greedy step of every row, in place."""
-    rows = torch.arange(len(logits), device=logits.device)
-    fuser.fuse_rows_inplace(logits, rows, inputs.plugin_log_probs, inputs.alpha, rows >= 0)
 
 
 def time_case(
@@ -60,14 +53,14 @@ def time_case(
     """
     sizes = setup.sizes
     inputs_of = make or (lambda seed: random_inputs(batch, sizes["V_s"], sizes["V"], seed, family))
-    fuser, walker = (Fuser(setup.alignment, FusionConfig(solver=solver), setup.device) for solver in SOLVERS)
+    product, walker = (Product(setup, FusionConfig(solver=solver)) for solver in SOLVERS)
     fast, walked, dense, same, disputed_same = [], [], [], 0, 0
     for seed in range(repeats + 1):
         inputs = inputs_of(seed).to(setup.device)
         logits, others = inputs.llm_logits.clone(), inputs.llm_logits.clone()
         times = [
-            milliseconds(lambda: fuse(fuser, inputs, logits), setup.device),  # noqa: B023
-            milliseconds(lambda: fuse(walker, inputs, others), setup.device),  # noqa: B023
+            milliseconds(lambda: product.step(inputs, logits), setup.device),  # noqa: B023
+            milliseconds(lambda: walker.step(inputs, others), setup.device),  # noqa: B023
         ]
         if seed == 0:
             continue
@@ -86,7 +79,7 @@ def time_case(
                 naive.token_in_double(matrices, inputs, row) == int(tokens[row])
                 for row in differs.nonzero()[:, 0].tolist()
             )
-    counts = fuser.counts()
+    counts = product.fuser.counts()
     dense_ms = statistics.median(dense) if dense else None
     textual = setup.alignment.dense is None
     return {
@@ -102,7 +95,7 @@ def time_case(
         "speedup": dense_ms and dense_ms / statistics.median(fast),
         "token_agreement": (same + disputed_same) / (batch * dense_repeats) if dense else None,
         "token_agreement_float32": same / (batch * dense_repeats) if dense else None,
-        "bytes_held": fuser.bytes_held() + setup.bytes_of_textual_maps(),
+        "bytes_held": product.bytes_held() + setup.bytes_of_textual_maps(),
         "bytes_dense": setup.alignment.report.bytes_dense,
         # A textual map needs no certificate: its peak is computed, not bounded.
         "certified_rate": 1.0 if textual else counts.certified / max(1, counts.searched),

@@ -29,6 +29,11 @@ class Fuser:
     With textual maps and whole lists nothing here waits for a GPU or has a shape that depends on data, so
     that a step can be captured in a CUDA graph once one has been made. Cut lists wait, to know which of
     them were enough, and so does a dense kind, to know which rows are greedy and need more work.
+
+    With a cut list the token of a greedy row is that of the whole list, or the row is not touched. A sampled
+    row is fused with what is listed: its distribution is at most ``alpha tail / (1 - alpha + alpha q)`` from
+    that of the whole list in total variation, q the mass of all allowed tokens. Where single probabilities
+    matter, or tokens are masked, take whole lists.
     """
 
     def __init__(
@@ -57,29 +62,19 @@ class Fuser:
     ) -> list[int]:
         """Replace some rows of a batch; the others keep their bits.
 
-        A masked token (-inf) stays masked. Probability that the plug-in gives to masked tokens is dropped
-        and the rest renormalised. A row whose numbers are bad (NaN, +inf, alpha outside 0..1, a tail of
-        NaN), or of which nothing remains, is left to the LLM.
-
-        Of a cut list the token of a greedy row is that of the whole list, or the row is not touched. A
-        sampled row is fused with what is listed: its distribution is at most
-        ``alpha tail / (1 - alpha + alpha q)`` from that of the whole list in total variation, q the mass
-        of all allowed tokens. Where single probabilities matter, or tokens are masked, take whole lists.
+        A masked token (-inf) stays masked; the plug-in's probability there is dropped, the rest renormalised.
+        A row of bad numbers (NaN, +inf, alpha outside 0..1), or of which nothing remains, is left to the LLM.
 
         Args:
             logits: (N, V_l) of the whole batch, any float dtype and strides, changed in place.
             rows: (n,) int64, distinct rows to replace; -1 for none.
-            lists: (n, k), what the plug-in says. Whole ones are best on the logits' device, and the
-                memory of their tokens the same at every step, as a carrier gives them.
+            lists: (n, k); whole ones with their tokens in the same memory at every step, as a carrier's.
             alpha: (n,) float32.
-            want_search: (n,) bool. True: the search result (greedy). False: log P in the LLM's
-                vocabulary, by the textual map whatever the alignment's kind.
-            plugin_log_probs: (n, V_s) float32, what a dense kind searches with; it does not know what is
-                owed. Not looked at by textual maps.
+            want_search: (n,) bool. True: the search result (greedy). False: log P, whatever the kind.
+            plugin_log_probs: (n, V_s) float32, what a dense kind searches with, without what is owed.
 
         Returns:
-            The entries (indices of ``rows``) that were not touched because their cut list was not enough;
-            they want a whole one. Always empty for whole lists.
+            Entries (indices of ``rows``) that were not touched: their cut list was not enough.
 
         Raises:
             BadInputError: A dense kind was given cut lists, or no ``plugin_log_probs``.
@@ -87,18 +82,13 @@ class Fuser:
         self._check(lists, plugin_log_probs)
         if len(rows) == 0:
             return []
-        device = logits.device
-        rows, want_search, lists = rows.to(device), want_search.to(device), lists.to(device)
-        alpha = alpha.to(device, torch.float32)
+        rows, alpha, want_search = (part.to(logits.device) for part in (rows, alpha.float(), want_search))
         if self._search is not None and plugin_log_probs is not None:
-            log_probs = plugin_log_probs.to(device, torch.float32)
-            self._search_dense(self._search, logits, rows, log_probs, alpha, want_search)
+            self._search_dense(self._search, logits, rows, plugin_log_probs, alpha, want_search)
             rows = rows.masked_fill(want_search, -1)
         fuse = self._fuse_whole if lists.whole else textual.fuse_rows_inplace
-        outcome = fuse(logits, rows, lists, alpha, want_search)
-        self._outcomes.add(outcome)
-        if self._search is None and self._config.solver == "adamw":
-            self._walk(logits, rows, outcome == SEARCHED, self._num_coordinates, self._config)
+        outcome = fuse(logits, rows, lists.to(logits.device), alpha, want_search)
+        self._finish(logits, rows, outcome)
         return [] if lists.whole else self._uncertified(outcome)
 
     def counts(self) -> FuseCounts:
@@ -126,15 +116,22 @@ class Fuser:
         search: DenseSearch,
         logits: Tensor,
         rows: Tensor,
-        log_probs: Tensor,
+        plugin_log_probs: Tensor,
         alpha: Tensor,
         want_search: Tensor,
     ) -> None:
         """The greedy rows of a dense kind."""
+        log_probs = plugin_log_probs.to(logits.device, torch.float32)
         greedy = (want_search & (rows >= 0)).nonzero().squeeze(1)
         found = search.search_rows_inplace(logits, rows[greedy], log_probs[greedy], alpha[greedy])
         self._outcomes.add(torch.where(found.searched, SEARCHED, LEFT))
         self._attempts.add(found.attempts)
+
+    def _finish(self, logits: Tensor, rows: Tensor, outcome: Tensor) -> None:
+        """Count what became of the rows, and walk where the paper's iterate is asked for."""
+        self._outcomes.add(outcome)
+        if self._search is None and self._config.solver == "adamw":
+            self._walk(logits, rows, outcome == SEARCHED, self._num_coordinates, self._config)
 
     def _uncertified(self, outcome: Tensor) -> list[int]:
         """Entries whose cut list was not enough; counts them, and those whose list was."""

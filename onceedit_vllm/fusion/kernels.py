@@ -194,7 +194,7 @@ def fuse_rows_inplace(
     if n == 0:
         return logits.new_empty(0, dtype=torch.int8)
     num_blocks = triton.cdiv(width, block)
-    asked = (part.contiguous() for part in (rows, alpha, want_search, lists.tail))
+    asked = (rows.contiguous(), alpha.contiguous(), want_search.contiguous(), lists.tail.contiguous())
     given = (_matrix(logits), torch.finfo(logits.dtype).min, _matrix(lists.mass))
     sums, blocks = (_matrix(logits.new_empty(count, num_blocks, dtype=torch.float32)) for count in (n, 2 * n))
     best, outcome = logits.new_empty(n, num_blocks, dtype=torch.int64), logits.new_empty(n, dtype=torch.int8)

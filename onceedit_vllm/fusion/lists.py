@@ -41,8 +41,13 @@ class Lists(NamedTuple):
         """The same on another device; of the tokens of whole lists one row travels."""
         ids = self.ids
         if ids.device != device:
-            ids = ids[:1].to(device).expand(len(ids), -1) if self.whole and len(ids) else ids.to(device)
+            ids = ids[:1].to(device).expand(len(ids), -1) if self.whole else ids.to(device)
         return Lists(ids, self.mass.to(device), self.tail.to(device), self.whole)
+
+    def take(self, entries: Tensor) -> Lists:
+        """Some rows, by (m,) int64 entries; the tokens of whole lists stay where they are in memory."""
+        ids = self.ids[:1].expand(len(entries), -1) if self.whole else self.ids[entries]
+        return Lists(ids, self.mass[entries], self.tail[entries], self.whole)
 
 
 def cut(lists: Lists, k: int = NUM_LISTED, tail: float = LARGEST_TAIL, cap: int = CAP) -> Lists:
@@ -70,7 +75,7 @@ def cut(lists: Lists, k: int = NUM_LISTED, tail: float = LARGEST_TAIL, cap: int 
     wide = (kept.tail >= tail).nonzero().squeeze(1)  # False for NaN
     if k == cap or len(wide) == 0:
         return kept
-    wider = cut(Lists(lists.ids[wide], lists.mass[wide], lists.tail[wide], False), min(2 * k, cap), tail, cap)
+    wider = cut(lists.take(wide), min(2 * k, cap), tail, cap)
     missing = wider.ids.shape[1] - k
     ids, mass = pad(kept.ids, (0, missing), value=-1), pad(kept.mass, (0, missing))
     ids[wide], mass[wide], kept.tail[wide] = wider.ids, wider.mass, wider.tail

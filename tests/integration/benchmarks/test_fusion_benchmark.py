@@ -71,6 +71,14 @@ def test_smoke(tmp_path: Path) -> None:
     assert {"V", "A", "batch"} <= printed["growth"].keys()
     for entry in printed["random"]:
         assert entry["same_token_exact"] == entry["same_token_adamw"] == 1.0
+    textual = [entry for entry in printed["random"] if entry["kind"] == "textual"]
+    assert [bool(entry["cut"]) for entry in printed["random"]].count(True) == len(textual) == 1
+    assert [entry["inputs"] for entry in printed["lists"]] == ["gated", "mixed"]
+    for entry in textual + printed["lists"]:
+        (cut,) = entry["cut"]
+        assert entry["same_token_exact"] == cut["same_token"] == 1.0
+        assert cut["certified_rate"] == 1 - cut["whole_rows_requested"] / cut["steps"]
+        assert sum(cut["rows_by_tokens_listed"].values()) == cut["steps"] == entry["steps"]
     assert {"command", "commit", "machine", "versions"} <= printed.keys()
 
 
@@ -97,8 +105,9 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
 def test_it_can_lose() -> None:
     right = {
         "cases": {"name": "x", "batch": 1, "token_agreement": 1.0},
-        "random": {"name": "x", "disputed": 3, "disputed_won_by_adamw_in_float64": 3},
-        "recorded": {"name": "x", "same_token_adamw": 1.0, "same_token_exact": 1.0},
+        "random": {"name": "x", "disputed": 3, "disputed_won_by_adamw_in_float64": 3, "cut": []},
+        "recorded": {"name": "x", "same_token_adamw": 1.0, "same_token_exact": 1.0, "cut": []},
+        "lists": {"name": "x", "same_token_exact": 1.0, "cut": [{"same_token": 1.0}]},
         "search": {"name": "x", "max_abs_difference_of_disputed_float64": 1e-6},
     }
     assert failures({part: [entry] for part, entry in right.items()}) == []
@@ -109,6 +118,11 @@ def test_it_can_lose() -> None:
         ("recorded", "same_token_adamw", 0.999),
         ("recorded", "same_token_exact", 0.999),
         ("search", "max_abs_difference_of_disputed_float64", 1e-4),
+        ("lists", "same_token_exact", 0.999),
+        *(
+            (part, "cut", [{"same_token": 1.0}, {"same_token": 0.999}])
+            for part in ("random", "recorded", "lists")
+        ),
     ]
     for part, field, value in wrong:
         assert len(failures({part: [right[part] | {field: value}]})) == 1

@@ -16,7 +16,9 @@ from onceedit_vllm.dense.lines import MapLines
 from onceedit_vllm.dense.peak import find_peaks
 from onceedit_vllm.dense.search import adamw_logits, exact_tokens
 from onceedit_vllm.dense.statistics import build_dense_map
+from onceedit_vllm.fusion.carrier import Carrier
 from onceedit_vllm.fusion.fuser import Fuser
+from onceedit_vllm.fusion.lists import cut
 from onceedit_vllm.fusion.reference import search
 from onceedit_vllm.models import cached_model
 from tests.unit.alignment.toys import StandInPack
@@ -48,7 +50,8 @@ def test_a_confident_plugin_is_followed_token_by_token(alignment: Alignment) -> 
     logits = 3 * torch.randn(16, 262144)
     search_rows = torch.arange(16) % 2 == 0
     fuser = Fuser(alignment, FusionConfig())
-    fuser.fuse_rows_inplace(logits, torch.arange(16), log_probs, torch.full((16,), 0.97), search_rows)
+    lists = Carrier.of(alignment, 262144, 49153).carry(log_probs)
+    fuser.fuse_rows_inplace(logits, torch.arange(16), lists, torch.full((16,), 0.97), search_rows)
     counts = fuser.counts()
     assert (counts.searched, counts.sampled, counts.left) == (8, 8, 0)
     assert torch.equal(logits.argmax(dim=1), alignment.carry[tokens])
@@ -115,12 +118,20 @@ def test_recorded_steps_get_the_most_probable_token(
     """Eq. 8 in float64, token by token, at the full width of both vocabularies."""
     torch.manual_seed(1)
     alpha = torch.rand(24)
-    logits = steps.llm_logits.clone()
-    fuser = Fuser(alignment, FusionConfig(solver=solver))
-    fuser.fuse_rows_inplace(logits, torch.arange(24), steps.plugin_log_probs, alpha, alpha >= 0)
+    logits, cut_logits = steps.llm_logits.clone(), steps.llm_logits.clone()
+    fuser, rows = Fuser(alignment, FusionConfig(solver=solver)), torch.arange(24)
+    widths = logits.shape[1], steps.plugin_log_probs.shape[1]
+    lists = Carrier.of(alignment, *widths).carry(steps.plugin_log_probs)
+    assert fuser.fuse_rows_inplace(logits, rows, lists, alpha, alpha >= 0) == []
     carry = alignment.carry[: steps.plugin_log_probs.shape[1]]
     known = carry >= 0
     expected = (1 - alpha.double())[:, None] * steps.llm_logits.double().softmax(dim=1)
     carried = alpha.double()[:, None] * steps.plugin_log_probs.double().exp()
     expected.index_add_(1, carry[known], carried[:, known])
     assert torch.equal(logits.argmax(dim=1), expected.argmax(dim=1))
+    asked = fuser.fuse_rows_inplace(cut_logits, rows, cut(lists), alpha, alpha >= 0)
+    assert len(asked) < 12
+    if asked:
+        again = rows[asked]
+        fuser.fuse_rows_inplace(cut_logits, again, lists.take(again), alpha[again], alpha[again] >= 0)
+    assert torch.equal(cut_logits, logits)

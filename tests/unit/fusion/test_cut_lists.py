@@ -109,7 +109,7 @@ def test_twenty_thousand_steps_say_the_same_cut_and_whole() -> None:
     lists = whole(mass)
     found = fuse(logits, cut(lists, 5, cap=10), alpha)
     again = torch.tensor(found.uncertified)
-    rest = fuse(logits[again], Lists(*(part[again] for part in lists[:3]), True), alpha[again])
+    rest = fuse(logits[again], lists.take(again), alpha[again])
     found.logits[again] = rest.logits
     p = exact_p(logits, mass, alpha)
     assert torch.equal(found.logits.argmax(dim=1), p.argmax(dim=1))

@@ -113,3 +113,15 @@ def test_moving_keeps_one_row_of_tokens() -> None:
     assert (moved.ids.shape, moved.ids.stride(0), moved.whole) == ((2, 100), 0, True)
     kept = cut(lists, k=8, cap=8).to(torch.device("meta"))
     assert (kept.ids.shape, kept.mass.shape, kept.tail.shape) == ((2, 8), (2, 8), (2,))
+
+
+def test_some_rows() -> None:
+    lists, entries = falling(100, 0.9, 0.8, 0.7), torch.tensor([2, 0])
+    for each in (lists, cut(lists, k=8, cap=8)):
+        taken = each.take(entries)
+        assert taken.whole == each.whole
+        assert torch.equal(taken.ids, each.ids[entries])
+        assert torch.equal(taken.mass, each.mass[entries])
+        assert torch.equal(taken.tail, each.tail[entries])
+    assert lists.take(entries).ids.data_ptr() == lists.ids.data_ptr()
+    assert lists.take(entries[:0]).ids.shape == (0, 100)
