@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Memory for keys and values on a CPU, where nobody says otherwise: vLLM itself would take nearly all that
 #: the machine has.
 CPU_KV_BYTES = 4 << 30
+#: Seconds that answers under way are given at the end. With none, vLLM's own default, the engine is killed
+#: before it can write its last words, and the server waits for clients that wait for it.
+SHUTDOWN_SECONDS = 30
 _USAGE = "onceedit serve LLM --pack PACK [options of vllm serve]"
 
 
@@ -43,7 +46,7 @@ class ServeCommand:
         # vLLM's parser wants its command's name first; people shall read ours.
         self._parser = FlexibleArgumentParser(prog="onceedit serve", usage=_USAGE)
         serve = self._command.subparser_init(self._parser.add_subparsers(dest="subparser"))
-        serve.set_defaults(**_machine_defaults(), **defaults)
+        serve.set_defaults(**_our_defaults(), **defaults)
         serve.prog, serve.usage = self._parser.prog, _USAGE
         self._usual_share: float = serve.get_default("gpu_memory_utilization")
 
@@ -86,12 +89,12 @@ class ServeCommand:
             raise ModelError(f"The server ended: {error}") from error
 
 
-def _machine_defaults() -> dict[str, Any]:
-    """Options for which vLLM's own default does not fit this machine; none with a GPU."""
+def _our_defaults() -> dict[str, Any]:
+    """Options for which vLLM's own default does not fit this machine, or nobody."""
     from vllm.platforms import current_platform
 
     slow = current_platform.is_cpu() and not has_fast_bfloat16()
-    return {"dtype": "float32"} if slow else {}
+    return {"shutdown_timeout": SHUTDOWN_SECONDS, **({"dtype": "float32"} if slow else {})}
 
 
 def _fit_memory(args: Namespace, usual_share: float) -> None:

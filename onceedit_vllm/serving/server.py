@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 from onceedit_vllm.config import ServingConfig
 from onceedit_vllm.serving.checks import check_named_once, check_settings, find_llm
+from onceedit_vllm.serving.ending import ended_by_sigterm
 from onceedit_vllm.serving.shared_metrics import shared_metrics
 from onceedit_vllm.serving.wiring import with_processor, with_settings
 
@@ -28,7 +29,7 @@ def serve(llm: str, config: ServingConfig, options: Sequence[str] = ()) -> None:
     config = check_settings(config)
     model = find_llm(llm, options)
     # A port of our own leaves vLLM's metrics as they are without us.
-    with shared_metrics() if config.metrics_port is None else nullcontext():
+    with ended_by_sigterm(), shared_metrics() if config.metrics_port is None else nullcontext():
         from onceedit_vllm.runner.api_server import ServeCommand
 
         command = ServeCommand({"served_model_name": [llm]})
