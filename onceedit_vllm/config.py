@@ -131,6 +131,8 @@ class ServingConfig(Settings):
     # One JSON line per decision (prompt hash, alpha, gated, scope), appended; no prompt text. Whoever has a
     # prompt can find its line.
     decisions_log: Path | None = None
+    # Compare the logits of all tensor-parallel ranks after every step. For tests: it costs more than a step.
+    check_ranks: bool = False
     cache_dir: Path = Field(default_factory=cache_dir)
 
 

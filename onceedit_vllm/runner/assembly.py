@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from onceedit_vllm.config import ServingConfig
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.runner.decisions import DecisionsLog
-from onceedit_vllm.runner.refusals import refuse_second, refuse_unsupported
+from onceedit_vllm.runner.ranks import FirstRank, OtherRank
+from onceedit_vllm.runner.refusals import refuse_dense_ranks, refuse_second, refuse_unsupported
 from onceedit_vllm.runner.step import FusionStep
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from onceedit_vllm.alignment.align import Alignment
     from onceedit_vllm.pack import EditPack
+    from onceedit_vllm.plugin.host import PlugInClient
+    from onceedit_vllm.runner.rank_group import RankGroup
     from onceedit_vllm.runner.scope import PromptScope
 
 _EXAMPLE = 'LLM(..., additional_config={"onceedit": {"pack": "PACK_FOLDER"}})'
@@ -43,9 +46,28 @@ def serving_config(additional_config: object) -> ServingConfig:
 def build_step(vllm_config: VllmConfig) -> FusionStep:
     """Load the pack, align it with the engine's LLM (cached), and start the plug-in.
 
+    Of several tensor-parallel ranks the first one starts the plug-in; all of them call this, and where it
+    fails on one it fails on all.
+
     Raises:
         OnceEditError: Anything is missing, damaged or does not fit; the engine does not start.
     """
+    from onceedit_vllm.runner.rank_group import RankGroup
+
+    config = serving_config(vllm_config.additional_config)
+    refuse_second(vllm_config)
+    refuse_unsupported(vllm_config)
+    refuse_dense_ranks(vllm_config, config.alignment)
+    if vllm_config.parallel_config.world_size == 1:
+        return _assemble(vllm_config, config, None)
+    group = RankGroup.of_engine()
+    step = group.in_turns(lambda: _assemble(vllm_config, config, group))
+    group.connect()
+    return step
+
+
+def _assemble(vllm_config: VllmConfig, config: ServingConfig, group: RankGroup | None) -> FusionStep:
+    """One rank's step; the plug-in is started on the first."""
     from onceedit_vllm.alignment.align import align
     from onceedit_vllm.alignment.surface import Surface
     from onceedit_vllm.fusion.fuser import Fuser
@@ -54,9 +76,6 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     from onceedit_vllm.plugin.local import LocalHost
     from onceedit_vllm.runner.scope import PromptScope
 
-    config = serving_config(vllm_config.additional_config)
-    refuse_second(vllm_config)
-    refuse_unsupported(vllm_config)
     pack = EditPack.load(config.pack)
     tokenizer = _llm_tokenizer(vllm_config)
     alignment = align(
@@ -64,13 +83,28 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     )
     width = vllm_config.model_config.get_vocab_size()
     vocabulary = Vocabulary(Surface.of(tokenizer), alignment.carry, alignment.spellings, width)
-    plugin = LocalHost(pack, config.plugin).attach(vocabulary, config.threshold)
     scope = PromptScope(pack.edits, vocabulary.surface, config.scope)
-    _announce(pack, alignment, scope, config.threshold)
+    client, log = None, None
+    if group is None or group.is_first:
+        client = LocalHost(pack, config.plugin).attach(vocabulary, config.threshold)
+        _announce(pack, alignment, scope, config.threshold)
+        log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
     fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
-    log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
     eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
-    return FusionStep(plugin, fuser, scope, config.weight, log, eos_id)
+    settings = (fuser, scope, config.weight, log, eos_id)
+    if group is None:
+        assert client is not None
+        return FusionStep(client, *settings)
+    ranks = _rank_of(group, client, config)
+    return FusionStep(ranks, *settings, ranks)
+
+
+def _rank_of(group: RankGroup, client: PlugInClient | None, config: ServingConfig) -> FirstRank | OtherRank:
+    """This rank's end of what the ranks share; the first has the plug-in's client."""
+    group.open()
+    if client is None:
+        return OtherRank(group, config.check_ranks)
+    return FirstRank(client, group, config.check_ranks)
 
 
 def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, threshold: float | None) -> None:

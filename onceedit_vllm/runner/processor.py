@@ -46,7 +46,7 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
         step = build_step(vllm_config)
         allowed = serving_config(vllm_config.additional_config).request_override
-        self._summary = Summary(step.tally, envs.VLLM_LOG_STATS_INTERVAL)
+        self._summary = Summary(step.tally, envs.VLLM_LOG_STATS_INTERVAL) if step.is_first else None
         self._v1: V1Adapter | None = None
         self._v2: V2Adapter | None = None
         if len(runner_args) == 1:
@@ -82,5 +82,6 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
             logits = self._v2.apply(logits, ctx)
         elif self._v1 is not None:
             logits = self._v1.apply(logits)
-        self._summary.tick()
+        if self._summary is not None:
+            self._summary.tick()
         return logits

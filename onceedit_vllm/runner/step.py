@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import PlugInClient
     from onceedit_vllm.runner.decisions import DecisionsLog
+    from onceedit_vllm.runner.ranks import Ranks
     from onceedit_vllm.runner.row import Row
     from onceedit_vllm.runner.scope import PromptScope, Verdict
 
@@ -43,6 +44,7 @@ class FusionStep:
         log: Where decisions are written down; None: nowhere.
         eos_id: The LLM's end-of-sequence token, which ends an answer that the plug-in was lost in; None: such
             an answer is left to the LLM.
+        ranks: The tensor-parallel ranks of the engine, of which this one is one; None: it is alone.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class FusionStep:
         weight: WeightKind = "decided",
         log: DecisionsLog | None = None,
         eos_id: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._plugin = plugin
         self._fuser = fuser
@@ -60,8 +63,14 @@ class FusionStep:
         self._weight = weight
         self._log = log
         self._eos_id = eos_id
-        self._handles = itertools.count()
+        self._ranks = ranks
+        self._numbers = itertools.count()
         self.counts: Counter[str] = Counter()
+
+    @property
+    def is_first(self) -> bool:
+        """True where this rank counts and logs for the engine."""
+        return self._ranks is None or self._ranks.is_first
 
     def tally(self) -> dict[str, int]:
         """Everything counted so far: requests here, texts at the host, rows in the fuser.
@@ -75,6 +84,7 @@ class FusionStep:
 
         Such a request needs nothing more from here. Never raises.
         """
+        row.number = next(self._numbers)
         try:
             row.scope, row.named = self._scope_of(row)
         except Exception as error:
@@ -108,8 +118,9 @@ class FusionStep:
         start, row.num_sent = row.num_sent, len(row.output_ids)
         if row.handle is not None:
             return Append(row.handle, start, row.output_ids[start:])
-        row.handle = next(self._handles)
-        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, self._forced_alpha(row))
+        row.handle = next(self._numbers) if row.number is None else row.number
+        alpha = self._forced_alpha(row)
+        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, not row.want_search)
 
     def _forced_alpha(self, row: Row) -> float | None:
         """The request's own alpha, 1 where a named subject is enough, None where [WEIGHT] is asked."""
@@ -141,19 +152,34 @@ class FusionStep:
             rows: (row index in ``logits``, request), each request at most once.
         """
         followed = [(i, row) for i, row in rows if not (row.is_over or row.is_stopped)]
-        try:
-            if followed:
-                self._ask_and_fuse(logits, followed)
-        except Exception as error:
-            self._report("a step with the plug-in", error)
-            for _, row in followed:
-                self._lose(row)
+        begun = [row.is_begun for _, row in followed]
+        if followed and not self._go(logits, followed):
+            for (_, row), is_begun in zip(followed, begun, strict=True):
+                self._lose(row, is_begun)
         for i, row in rows:
             if row.is_stopped:
                 self._end(logits[i])
             if row.is_at_its_last_token or row.is_over:
                 row.is_over = True
                 self.close(row)
+        if self._ranks is not None:
+            self._ranks.check(logits)
+
+    def _go(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> bool:
+        """Take the step; False where it failed. Where one rank fails, none has touched the logits."""
+        taken = [i for i, _ in rows]
+        before = None if self._ranks is None else logits[taken]
+        is_good = True
+        try:
+            self._ask_and_fuse(logits, rows)
+        except Exception as error:
+            self._report("a step with the plug-in", error)
+            is_good = False
+        if self._ranks is not None and before is not None:
+            is_good = self._ranks.agree(is_good)
+            if not is_good:
+                logits[taken] = before
+        return is_good
 
     def _ask_and_fuse(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
         answers = self._take([row for _, row in rows])
@@ -181,7 +207,7 @@ class FusionStep:
         """Note what the host has decided, the first time it says so."""
         if answer.state in (State.LOST, State.UNKNOWN):
             self.counts["failures"] += 1
-            self._lose(row)
+            self._lose(row, row.is_begun)
             return
         if row.alpha is None:
             row.alpha = answer.alpha
@@ -247,9 +273,8 @@ class FusionStep:
             if row.penalties is not None:
                 row.penalties.lay(logits[i], row.prompt_ids, row.output_ids)
 
-    def _lose(self, row: Row) -> None:
+    def _lose(self, row: Row, is_begun: bool) -> None:
         """The plug-in cannot go on with this row: an answer of its own ends, any other is the LLM's."""
-        is_begun = row.alpha is not None and bool(row.output_ids)
         row.is_stopped = is_begun and self._eos_id is not None
         row.is_over = not row.is_stopped
         self.close(row)

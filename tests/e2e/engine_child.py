@@ -70,8 +70,8 @@ def metric(engine: Any, call: dict[str, Any]) -> float:
     return sum(m.value for m in engine.get_metrics() if m.name == call["name"])
 
 
-def counts(engine: Any, call: dict[str, Any]) -> dict[str, int]:
-    (found,) = engine.collective_rpc("onceedit_counts")
+def counts(engine: Any, call: dict[str, Any]) -> list[dict[str, int]]:
+    found: list[dict[str, int]] = engine.collective_rpc("onceedit_counts")
     return found
 
 
