@@ -156,7 +156,8 @@ def start(
     for culprit, how in failures:
         group.exchange(b"all are here")
         started = time.monotonic()
-        error = _error_of(lambda: group.in_turns(lambda: _fail(group, how if rank == culprit else "")))
+        fail = partial(_fail, group, how if rank == culprit else "")
+        error = _error_of(partial(group.in_turns, fail))
         name, text = error.split(": ", 1)
         found.append((name, text, time.monotonic() - started))
     return found
