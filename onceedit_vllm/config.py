@@ -138,6 +138,8 @@ class ServingConfig(Settings):
     # A port on which the engine's process shows the metrics itself, for where vLLM's own /metrics cannot; of
     # several engines, engine i takes this port plus i.
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    # Compare the logits of all tensor-parallel ranks after every step. For tests: it costs more than a step.
+    check_ranks: bool = False
     cache_dir: Path = Field(default_factory=cache_dir)
 
 

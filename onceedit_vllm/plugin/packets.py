@@ -28,6 +28,7 @@ class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
         named: The edits whose subject the prompt names, by their place in the pack.
         alpha: Decided already, so that [WEIGHT] is not asked; None: the plug-in's own.
         epoch: The pack that it was begun with, and that `named` is about; None: the one that is active.
+        whole: Its lists must not be cut where they travel.
     """
 
     handle: int
@@ -36,6 +37,7 @@ class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
     named: tuple[int, ...] = ()
     alpha: float | None = None
     epoch: int | None = None
+    whole: bool = False
 
 
 class Append(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onceedit_vllm.config import ServingConfig
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.runner.decisions import DecisionsLog
-from onceedit_vllm.runner.refusals import refuse_second, refuse_unsupported
+from onceedit_vllm.runner.ranks import FirstRank, OtherRank
+from onceedit_vllm.runner.refusals import refuse_dense_ranks, refuse_second, refuse_unsupported
 from onceedit_vllm.runner.step import FusionStep
 from onceedit_vllm.runner.swap import PackSwap
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from onceedit_vllm.alignment.align import Alignment
     from onceedit_vllm.pack import EditPack
+    from onceedit_vllm.plugin.host import PlugInClient, Vocabulary
+    from onceedit_vllm.plugin.packs import Packs
     from onceedit_vllm.runner.metrics import Measure
+    from onceedit_vllm.runner.rank_group import RankGroup
     from onceedit_vllm.runner.scope import PromptScope
 
 _EXAMPLE = 'LLM(..., additional_config={"onceedit": {"pack": "PACK_FOLDER"}})'
@@ -43,10 +47,18 @@ def serving_config(additional_config: object) -> ServingConfig:
         raise BadInputError(f'additional_config["onceedit"]: {wrong}. Expected e.g. {_EXAMPLE}.') from error
 
 
-def build_step(
-    vllm_config: VllmConfig, observe: Callable[[Measure, float], None]
-) -> tuple[FusionStep, PackSwap]:
-    """Load the pack, align it with the engine's LLM (cached), and start the plug-in.
+class Attached(NamedTuple):
+    """What one worker of an engine holds; ``swap`` is None where the pack cannot be changed from here."""
+
+    step: FusionStep
+    swap: PackSwap | None
+
+
+def build_step(vllm_config: VllmConfig, observe: Callable[[Measure, float], None]) -> Attached:
+    """Load the pack, align it with the engine's LLM (cached), and attach to the plug-in.
+
+    Of several tensor-parallel ranks the first one has the plug-in; all of them call this, and where it
+    fails on one it fails on all.
 
     Args:
         vllm_config: The engine's.
@@ -55,34 +67,87 @@ def build_step(
     Raises:
         OnceEditError: Anything is missing, damaged or does not fit; the engine does not start.
     """
-    from onceedit_vllm.alignment.align import align
-    from onceedit_vllm.alignment.surface import Surface
-    from onceedit_vllm.fusion.fuser import Fuser
-    from onceedit_vllm.pack import EditPack
-    from onceedit_vllm.plugin.host import Vocabulary
-    from onceedit_vllm.plugin.local import LocalHost
-    from onceedit_vllm.runner.scope import PromptScope
+    from onceedit_vllm.runner.rank_group import RankGroup
 
     config = serving_config(vllm_config.additional_config)
     refuse_second(vllm_config)
     refuse_unsupported(vllm_config)
+    refuse_dense_ranks(vllm_config, config.alignment)
+    if vllm_config.parallel_config.world_size == 1:
+        return _assemble(vllm_config, config, observe, None)
+    group = RankGroup.of_engine()
+    attached = group.in_turns(lambda: _assemble(vllm_config, config, observe, group))
+    group.connect()
+    return attached
+
+
+def _assemble(
+    vllm_config: VllmConfig,
+    config: ServingConfig,
+    observe: Callable[[Measure, float], None],
+    group: RankGroup | None,
+) -> Attached:
+    """One rank's part; the first one attaches to the plug-in, counts and logs."""
+    from onceedit_vllm.fusion.fuser import Fuser
+    from onceedit_vllm.runner.scope import PromptScope
+
+    pack, alignment, vocabulary = _align(vllm_config, config)
+    scope_of = partial(PromptScope, surface=vocabulary.surface, kind=config.scope)
+    scope, host, client, log = scope_of(pack.edits), None, None, None
+    if group is None or group.is_first:
+        client, host = attach(pack, config, vocabulary, partial(observe, "plugin_step_seconds"))
+        _announce(pack, alignment, scope, config.threshold)
+        log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
+    ranks = None if group is None else _rank_of(group, client, config)
+    fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
+    eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
+    plugin = ranks or client
+    assert plugin is not None
+    step = FusionStep(plugin, fuser, scope, config.weight, log, eos_id, observe, ranks)
+    if host is None or group is not None:
+        return Attached(step, None)
+    return Attached(step, PackSwap(host, step, pack.root, scope_of))
+
+
+def _align(vllm_config: VllmConfig, config: ServingConfig) -> tuple[EditPack, Alignment, Vocabulary]:
+    from onceedit_vllm.alignment.align import align
+    from onceedit_vllm.alignment.surface import Surface
+    from onceedit_vllm.pack import EditPack
+    from onceedit_vllm.plugin.host import Vocabulary
+
     pack = EditPack.load(config.pack)
     tokenizer = _llm_tokenizer(vllm_config)
     alignment = align(
         pack, _llm_folder(vllm_config), config=config.alignment, tokenizer=tokenizer, cache=config.cache_dir
     )
     width = vllm_config.model_config.get_vocab_size()
-    vocabulary = Vocabulary(Surface.of(tokenizer), alignment.carry, alignment.spellings, width)
+    return (
+        pack,
+        alignment,
+        Vocabulary(Surface.of(tokenizer), alignment.carry, alignment.spellings, width),
+    )
+
+
+def attach(
+    pack: EditPack, config: ServingConfig, vocabulary: Vocabulary, observe: Callable[[float], None]
+) -> tuple[PlugInClient, Packs | None]:
+    """This engine's end of the plug-in, and its packs where they are in this process.
+
+    Raises:
+        OnceEditError: The host cannot be started.
+    """
+    from onceedit_vllm.plugin.local import LocalHost
+
     host = LocalHost(pack, config.plugin)
-    plugin = host.attach(vocabulary, config.threshold, partial(observe, "plugin_step_seconds"))
-    scope_of = partial(PromptScope, surface=vocabulary.surface, kind=config.scope)
-    scope = scope_of(pack.edits)
-    _announce(pack, alignment, scope, config.threshold)
-    fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
-    log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
-    eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
-    step = FusionStep(plugin, fuser, scope, config.weight, log, eos_id, observe)
-    return step, PackSwap(host, step, pack.root, scope_of)
+    return host.attach(vocabulary, config.threshold, observe), host
+
+
+def _rank_of(group: RankGroup, client: PlugInClient | None, config: ServingConfig) -> FirstRank | OtherRank:
+    """This rank's end of what the ranks share; the first has the plug-in's client."""
+    group.open()
+    if client is None:
+        return OtherRank(group, config.check_ranks)
+    return FirstRank(client, group, config.check_ranks)
 
 
 def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, threshold: float | None) -> None:

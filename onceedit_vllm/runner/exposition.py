@@ -28,8 +28,8 @@ def process_metrics() -> Metrics:
     return Metrics()
 
 
-def open_meter(vllm_config: VllmConfig, port: int | None) -> Meter:
-    """The meter of an engine.
+def open_meter(vllm_config: VllmConfig, port: int | None) -> Meter | None:
+    """The meter of an engine; None on all but one of its workers, which count the same.
 
     Args:
         vllm_config: Names the served model and the engine, as vLLM's own metrics do.
@@ -38,6 +38,11 @@ def open_meter(vllm_config: VllmConfig, port: int | None) -> Meter:
     Raises:
         BadInputError: The port is taken, or may not be opened.
     """
+    if vllm_config.parallel_config.world_size > 1:
+        from vllm.distributed import get_tensor_model_parallel_rank
+
+        if get_tensor_model_parallel_rank() > 0:
+            return None
     engine = int(vllm_config.parallel_config.data_parallel_index)
     name = str(vllm_config.model_config.served_model_name)
     meter = Meter(EngineMetrics(process_metrics(), (name, str(engine))))

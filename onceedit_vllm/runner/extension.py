@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from onceedit_vllm.errors import BadInputError
+
 if TYPE_CHECKING:
     from onceedit_vllm.runner.processor import OnceEditLogitsProcessor
+    from onceedit_vllm.runner.swap import PackSwap
 
 
 class OnceEditWorkerExtension:
@@ -21,19 +24,19 @@ class OnceEditWorkerExtension:
 
     def onceedit_load(self, pack: str) -> None:
         """Begin to load a pack beside the active one; requests are served meanwhile."""
-        processor_of(self).swap.load(pack)
+        _swap_of(self).load(pack)
 
     def onceedit_status(self) -> dict[str, Any]:
         """What became of that, and what is active."""
-        return processor_of(self).swap.status()
+        return _swap_of(self).status()
 
     def onceedit_activate(self) -> int:
         """Let new requests have the loaded pack; running ones finish with theirs."""
-        return processor_of(self).swap.activate()
+        return _swap_of(self).activate()
 
     def onceedit_rollback(self) -> None:
         """Begin to load the pack that was active before."""
-        processor_of(self).swap.rollback()
+        _swap_of(self).rollback()
 
     def onceedit_tally(self) -> dict[str, int]:
         """Everything that was counted since the start."""
@@ -53,3 +56,13 @@ def processor_of(worker: Any) -> OnceEditLogitsProcessor:
     processors = runner.input_batch.logitsprocs.all if on_v1 else runner.sampler.logits_processors
     (ours,) = [each for each in processors if isinstance(each, OnceEditLogitsProcessor)]
     return ours
+
+
+def _swap_of(worker: Any) -> PackSwap:
+    swap = processor_of(worker).swap
+    if swap is None:
+        raise BadInputError(
+            "the pack of this engine cannot be changed from its workers: there are several, or the plug-in "
+            "runs elsewhere"
+        )
+    return swap

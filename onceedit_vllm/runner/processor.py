@@ -52,12 +52,14 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
         config = serving_config(vllm_config.additional_config)
         # First, because a port that is taken is said before anything is loaded.
         self._meter = open_meter(vllm_config, config.metrics_port)
-        step, self.swap = build_step(vllm_config, self._meter.observe)
+        observe = (lambda name, value: None) if self._meter is None else self._meter.observe
+        step, self.swap = build_step(vllm_config, observe)
         #: Everything counted since the start; may wait for the GPU.
         self.tally = step.tally
-        self._meter.follow(step.tally)
+        if self._meter is not None:
+            self._meter.follow(step.tally)
         allowed = config.request_override
-        self._summary = Summary(step.tally, envs.VLLM_LOG_STATS_INTERVAL)
+        self._summary = Summary(step.tally, envs.VLLM_LOG_STATS_INTERVAL) if step.is_first else None
         self._v1: V1Adapter | None = None
         self._v2: V2Adapter | None = None
         if len(runner_args) == 1:
@@ -99,7 +101,9 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
             logits = self._v2.apply(logits, ctx)
         elif self._v1 is not None:
             logits = self._v1.apply(logits)
-        self._meter.observe("step_seconds", time.perf_counter() - started)
-        self._meter.tick()
-        self._summary.tick()
+        if self._meter is not None:
+            self._meter.observe("step_seconds", time.perf_counter() - started)
+            self._meter.tick()
+        if self._summary is not None:
+            self._summary.tick()
         return logits

@@ -11,6 +11,8 @@ from onceedit_vllm.errors import BadInputError
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+    from onceedit_vllm.config import AlignmentConfig
+
 _attached: WeakValueDictionary[int, VllmConfig] = WeakValueDictionary()
 
 
@@ -28,6 +30,21 @@ def refuse_second(vllm_config: VllmConfig) -> None:
     _attached[id(vllm_config)] = vllm_config
 
 
+def refuse_dense_ranks(vllm_config: VllmConfig, config: AlignmentConfig) -> None:
+    """Refuse a kind whose greedy rows need more than what travels between ranks.
+
+    Raises:
+        BadInputError: The kind is dense, and the engine has several workers.
+    """
+    size = vllm_config.parallel_config.world_size
+    if size > 1 and config.dense_kind is not None:
+        raise BadInputError(
+            f'additional_config["onceedit"]: alignment.kind "{config.kind}" needs the plug-in\'s whole '
+            f'distribution on every worker, and the engine has {size}: take the kind "textual", or '
+            "tensor_parallel_size=1"
+        )
+
+
 def refuse_unsupported(vllm_config: VllmConfig) -> None:
     """Refuse engine settings under which answers would be wrong, at start-up.
 
@@ -35,8 +52,8 @@ def refuse_unsupported(vllm_config: VllmConfig) -> None:
     gate; no logits processor runs in the dummy batches that keep the ranks in step.
 
     Raises:
-        BadInputError: Speculative decoding, more than one worker, a launch by torchrun, batch-sharded
-            sampling; under V2 also sleep mode and prompt embeddings.
+        BadInputError: Speculative decoding, several workers that are not all ranks of tensor parallelism, a
+            launch by torchrun, batch-sharded sampling; under V2 also sleep mode and prompt embeddings.
     """
     for reason in (*_any_runner(vllm_config), *_v2(vllm_config)):
         raise BadInputError(f"OnceEditLogitsProcessor {reason}.")
@@ -56,12 +73,13 @@ def _any_runner(vllm_config: VllmConfig) -> Iterator[str]:
             "sample alike: let vLLM start its workers (leave distributed_executor_backend out)"
         )
     # Everything that multiplies the workers of one engine is in it, also what vLLM will add.
-    if parallel.world_size > 1:
+    if parallel.world_size > parallel.tensor_parallel_size:
         yield (
-            "runs its plug-in inside one worker: start the engine with tensor_parallel_size=1 (got "
-            f"{parallel.tensor_parallel_size}), pipeline_parallel_size=1 (got "
-            f"{parallel.pipeline_parallel_size}) and prefill_context_parallel_size=1 (got "
-            f"{parallel.prefill_context_parallel_size}); it has {parallel.world_size} workers"
+            "needs every worker to see all logits of every step: start the engine with "
+            f"pipeline_parallel_size=1 (got {parallel.pipeline_parallel_size}) and "
+            f"prefill_context_parallel_size=1 (got {parallel.prefill_context_parallel_size}); "
+            f"tensor_parallel_size is {parallel.tensor_parallel_size}, and there are "
+            f"{parallel.world_size} workers"
         )
 
 

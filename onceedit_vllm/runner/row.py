@@ -33,6 +33,7 @@ class Row:
         alpha: What the host has decided on, None until it has.
         is_stopped: True once the plug-in was lost in the middle of this answer, which must end.
         is_over: True once this request needs nothing more: it is the LLM's alone from now on.
+        number: Which request it is since the start, the same on all ranks; None before it was admitted.
         handle: Its name at the host; None while the host does not follow it.
         num_sent: Output tokens that the host has been told of.
     """
@@ -51,6 +52,7 @@ class Row:
     alpha: float | None = None
     is_stopped: bool = False
     is_over: bool = False
+    number: int | None = None
     handle: int | None = None
     num_sent: int = 0
 
@@ -63,3 +65,8 @@ class Row:
     def is_at_its_last_token(self) -> bool:
         """True where the token that is sampled now ends the request, whatever it is."""
         return self.max_tokens is not None and len(self.output_ids) + 1 >= self.max_tokens
+
+    @property
+    def is_begun(self) -> bool:
+        """True where the edits may have written some of the answer."""
+        return self.alpha is not None and bool(self.output_ids)

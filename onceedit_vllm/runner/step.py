@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.plugin.host import PlugInClient
     from onceedit_vllm.runner.decisions import DecisionsLog
     from onceedit_vllm.runner.metrics import Measure
+    from onceedit_vllm.runner.ranks import Ranks
     from onceedit_vllm.runner.row import Row
     from onceedit_vllm.runner.scope import PromptScope, Verdict
 
@@ -46,6 +47,7 @@ class FusionStep:
         eos_id: The LLM's end-of-sequence token, which ends an answer that the plug-in was lost in; None: such
             an answer is left to the LLM.
         observe: Told what is measured of every step and decision.
+        ranks: The tensor-parallel ranks of the engine, of which this one is one; None: it is alone.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class FusionStep:
         log: DecisionsLog | None = None,
         eos_id: int | None = None,
         observe: Callable[[Measure, float], None] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._plugin = plugin
         self._fuser = fuser
@@ -66,8 +69,14 @@ class FusionStep:
         self._log = log
         self._eos_id = eos_id
         self._observe = observe or (lambda name, value: None)
-        self._handles = itertools.count()
+        self._ranks = ranks
+        self._numbers = itertools.count()
         self.counts: Counter[str] = Counter()
+
+    @property
+    def is_first(self) -> bool:
+        """True where this rank counts and logs for the engine."""
+        return self._ranks is None or self._ranks.is_first
 
     def tally(self) -> dict[str, int]:
         """Everything counted so far: requests here, texts at the host, rows in the fuser.
@@ -81,6 +90,7 @@ class FusionStep:
 
         Such a request needs nothing more from here. Never raises.
         """
+        row.number = next(self._numbers)
         try:
             self._look(row)
         except Exception as error:
@@ -121,10 +131,11 @@ class FusionStep:
         start, row.num_sent = row.num_sent, len(row.output_ids)
         if row.handle is not None:
             return Append(row.handle, start, row.output_ids[start:])
-        row.handle = next(self._handles)
+        row.handle = next(self._numbers) if row.number is None else row.number
         # What was decided once stays, also where the pack has changed meanwhile.
         alpha = row.forced_alpha if row.alpha is None else row.alpha
-        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.epoch)
+        is_whole = not row.want_search
+        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.epoch, is_whole)
 
     def close(self, row: Row) -> None:
         """Forget a request: finished, aborted, preempted, or its slot taken by another. Never raises.
@@ -149,19 +160,34 @@ class FusionStep:
             rows: (row index in ``logits``, request), each request at most once.
         """
         followed = [(i, row) for i, row in rows if not (row.is_over or row.is_stopped)]
-        try:
-            if followed:
-                self._ask_and_fuse(logits, followed)
-        except Exception as error:
-            self._report("a step with the plug-in", error)
-            for _, row in followed:
-                self._lose(row)
+        begun = [row.is_begun for _, row in followed]
+        if followed and not self._go(logits, followed):
+            for (_, row), is_begun in zip(followed, begun, strict=True):
+                self._lose(row, is_begun)
         for i, row in rows:
             if row.is_stopped:
                 self._end(logits[i])
             if row.is_at_its_last_token or row.is_over:
                 row.is_over = True
                 self.close(row)
+        if self._ranks is not None:
+            self._ranks.check(logits)
+
+    def _go(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> bool:
+        """Take the step; False where it failed. Where one rank fails, none has touched the logits."""
+        taken = [i for i, _ in rows]
+        before = None if self._ranks is None else logits[taken]
+        is_good = True
+        try:
+            self._ask_and_fuse(logits, rows)
+        except Exception as error:
+            self._report("a step with the plug-in", error)
+            is_good = False
+        if self._ranks is not None and before is not None:
+            is_good = self._ranks.agree(is_good)
+            if not is_good:
+                logits[taken] = before
+        return is_good
 
     def _ask_and_fuse(self, logits: torch.Tensor, rows: Sequence[IndexedRow]) -> None:
         started = time.perf_counter()
@@ -195,7 +221,7 @@ class FusionStep:
         """Note what the host has decided, the first time it says so."""
         if answer.state in (State.LOST, State.UNKNOWN):
             self.counts["failures"] += 1
-            self._lose(row)
+            self._lose(row, row.is_begun)
             return
         if row.alpha is None:
             row.alpha = answer.alpha
@@ -262,9 +288,8 @@ class FusionStep:
             if row.penalties is not None:
                 row.penalties.lay(logits[i], row.prompt_ids, row.output_ids)
 
-    def _lose(self, row: Row) -> None:
+    def _lose(self, row: Row, is_begun: bool) -> None:
         """The plug-in cannot go on with this row: an answer of its own ends, any other is the LLM's."""
-        is_begun = row.alpha is not None and bool(row.output_ids)
         row.is_stopped = is_begun and self._eos_id is not None
         row.is_over = not row.is_stopped
         self.close(row)

@@ -32,15 +32,21 @@ def runner_environment(runner: str) -> dict[str, str]:
 
 
 class Engine:
-    """One engine process. Use as a context manager."""
+    """One engine, and its processes. Use as a context manager.
 
-    def __init__(self, runner: str, **engine_args: Any) -> None:
+    Args:
+        runner: ``v1`` or ``v2``.
+        env: More of the environment.
+        **engine_args: Of ``vllm.LLM``.
+    """
+
+    def __init__(self, runner: str, env: dict[str, str] | None = None, **engine_args: Any) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- lives as long as the engine
         read_end, write_end = os.pipe()
         self._child = subprocess.Popen(
             [sys.executable, str(HERE / "engine_child.py"), str(write_end)],
             stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT,
-            pass_fds=[write_end], env=runner_environment(runner), text=True,
+            pass_fds=[write_end], env={**runner_environment(runner), **(env or {})}, text=True,
         )  # fmt: skip
         os.close(write_end)
         self._replies = os.fdopen(read_end)
@@ -82,8 +88,12 @@ class Engine:
         return self._outputs({"call": "rpc", "method": method, "args": args})[0]
 
     def counts(self) -> dict[str, int]:
-        """What the processor counted so far, with the plug-in's forward passes."""
+        """What the processor counted so far, with the plug-in's forward passes; the first worker's."""
         return self.rpc("onceedit_tally")
+
+    def counts_by_rank(self) -> list[dict[str, int]]:
+        """The same of every worker."""
+        return self._outputs({"call": "rpc", "method": "onceedit_tally", "args": []})
 
     def rpc_midway(
         self, first: list[str], then: list[str], params: dict[str, Any], method: str, after_steps: int

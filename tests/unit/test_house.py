@@ -24,7 +24,6 @@ STILL_LONG = {
     "cli/generate.py": {"command"},
     "editing/edit.py": {"edit"},
     "pack.py": {"write"},
-    "runner/assembly.py": {"build_step"},
     "runner/offline.py": {"generate"},
     "testing.py": {"toy_sentencepiece_tokenizer"},
 }

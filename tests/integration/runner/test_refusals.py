@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from onceedit_vllm.config import AlignmentConfig
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.runner.refusals import refuse_second, refuse_unsupported
+from onceedit_vllm.runner.refusals import refuse_dense_ranks, refuse_second, refuse_unsupported
 from onceedit_vllm.testing import save_toy_model
 
 pytestmark = pytest.mark.integration
@@ -42,24 +43,43 @@ def test_a_plain_engine_is_accepted_on_either_runner(config, monkeypatch):
     refuse_unsupported(config)
 
 
+@pytest.mark.parametrize("runner", ["0", "1"])
+def test_ranks_of_tensor_parallelism_are_accepted_on_either_runner(config, monkeypatch, runner):
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", runner)
+    config.parallel_config = ParallelConfig(tensor_parallel_size=2, distributed_executor_backend="mp")
+    refuse_unsupported(config)
+
+
 @pytest.mark.parametrize(
     ("parallel", "names"),
     [
-        ({"tensor_parallel_size": 2}, r"tensor_parallel_size=1 \(got 2\)"),
         ({"pipeline_parallel_size": 2}, r"pipeline_parallel_size=1 \(got 2\)"),
+        (
+            {"pipeline_parallel_size": 2, "tensor_parallel_size": 2},
+            r"there are 4 workers",
+        ),
         # Neither of the two, and still two workers.
         ({"prefill_context_parallel_size": 2}, r"prefill_context_parallel_size=1 \(got 2\)"),
         ({"distributed_executor_backend": "external_launcher"}, "external launcher"),
         ({"tensor_parallel_size": 2, "enable_batch_sharded_sampling": True}, "enable_batch_sharded_sampling"),
     ],
 )
-def test_an_engine_of_several_workers_is_refused(config, parallel, names, monkeypatch):
+def test_workers_that_do_not_see_all_logits_are_refused(config, parallel, names, monkeypatch):
     # vLLM sets it to 0 for an external launcher, in this process and so for every engine of a later test.
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     # Other executors look for a second accelerator.
     config.parallel_config = ParallelConfig(**{"distributed_executor_backend": "mp", **parallel})
     with pytest.raises(BadInputError, match=names):
         refuse_unsupported(config)
+
+
+def test_a_dense_kind_is_refused_on_several_ranks_only(config):
+    dense = AlignmentConfig(kind="eq16")
+    refuse_dense_ranks(config, dense)
+    config.parallel_config = ParallelConfig(tensor_parallel_size=2, distributed_executor_backend="mp")
+    refuse_dense_ranks(config, AlignmentConfig())
+    with pytest.raises(BadInputError, match=r'kind "eq16" .* take the kind "textual"'):
+        refuse_dense_ranks(config, dense)
 
 
 def test_an_engine_per_data_parallel_rank_is_accepted(config):

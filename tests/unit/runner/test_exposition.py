@@ -17,7 +17,7 @@ from onceedit_vllm.runner.exposition import open_meter, process_metrics
 
 def vllm_config(engine: int = 0) -> Any:
     return SimpleNamespace(
-        parallel_config=SimpleNamespace(data_parallel_index=engine),
+        parallel_config=SimpleNamespace(data_parallel_index=engine, world_size=1),
         model_config=SimpleNamespace(served_model_name="exposition"),
     )
 
