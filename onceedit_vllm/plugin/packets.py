@@ -27,6 +27,7 @@ class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
         output_ids: What was generated so far.
         named: The edits whose subject the prompt names, by their place in the pack.
         alpha: Decided already, so that [WEIGHT] is not asked; None: the plug-in's own.
+        whole: Its lists must not be cut where they travel.
     """
 
     handle: int
@@ -34,6 +35,7 @@ class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
     output_ids: Sequence[int] = ()
     named: tuple[int, ...] = ()
     alpha: float | None = None
+    whole: bool = False
 
 
 class Append(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -109,7 +109,8 @@ class FusionStep:
         if row.handle is not None:
             return Append(row.handle, start, row.output_ids[start:])
         row.handle = next(self._handles)
-        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, self._forced_alpha(row))
+        alpha = self._forced_alpha(row)
+        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.needs_whole)
 
     def _forced_alpha(self, row: Row) -> float | None:
         """The request's own alpha, 1 where a named subject is enough, None where [WEIGHT] is asked."""
