@@ -38,6 +38,11 @@ class LocalHost:
         self._tokenizer = load_tokenizer(pack.model_dir)
         self._evidence = Evidence(pack.edits, self._tokenizer)
 
+    def num_bytes(self) -> int:
+        """Bytes of the model, and of the keys and values of the texts."""
+        weights = sum(weight.nbytes for weight in self._runtime.model.parameters())
+        return weights + self._runtime.num_bytes()
+
     def attach(self, vocabulary: Vocabulary, threshold: float | None = None) -> Reader:
         """Let an engine ask.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from onceedit_vllm.alignment.align import Alignment
     from onceedit_vllm.pack import EditPack
+    from onceedit_vllm.plugin.host import PlugInClient, Vocabulary
     from onceedit_vllm.runner.scope import PromptScope
 
 _EXAMPLE = 'LLM(..., additional_config={"onceedit": {"pack": "PACK_FOLDER"}})'
@@ -51,12 +52,12 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.pack import EditPack
     from onceedit_vllm.plugin.host import Vocabulary
-    from onceedit_vllm.plugin.local import LocalHost
     from onceedit_vllm.runner.scope import PromptScope
 
     config = serving_config(vllm_config.additional_config)
     refuse_second(vllm_config)
     refuse_unsupported(vllm_config)
+    refuse_dense_elsewhere(config)
     pack = EditPack.load(config.pack)
     tokenizer = _llm_tokenizer(vllm_config)
     alignment = align(
@@ -64,13 +65,53 @@ def build_step(vllm_config: VllmConfig) -> FusionStep:
     )
     width = vllm_config.model_config.get_vocab_size()
     vocabulary = Vocabulary(Surface.of(tokenizer), alignment.carry, alignment.spellings, width)
-    plugin = LocalHost(pack, config.plugin).attach(vocabulary, config.threshold)
+    plugin = attach(pack, config, vocabulary)
     scope = PromptScope(pack.edits, vocabulary.surface, config.scope)
     _announce(pack, alignment, scope, config.threshold)
     fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
     log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
     eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
     return FusionStep(plugin, fuser, scope, config.weight, log, eos_id)
+
+
+def refuse_dense_elsewhere(config: ServingConfig) -> None:
+    """Refuse a dense kind whose plug-in runs in another process.
+
+    Raises:
+        BadInputError: It needs all that the plug-in says at every step, and that is not sent.
+    """
+    if config.plugin.host != "local" and config.alignment.dense_kind is not None:
+        raise BadInputError(
+            f'alignment.kind "{config.alignment.kind}" needs all that the plug-in says at every step: serve '
+            'it with plugin={"host": "local"}, or take kind "textual".'
+        )
+
+
+def attach(pack: EditPack, config: ServingConfig, vocabulary: Vocabulary) -> PlugInClient:
+    """This engine's end of the plug-in, wherever the settings want it: the one place that chooses.
+
+    Raises:
+        OnceEditError: The host cannot be started or attached to.
+    """
+    if config.plugin.host == "local":
+        from onceedit_vllm.plugin.local import LocalHost
+
+        return LocalHost(pack, config.plugin).attach(vocabulary, config.threshold)
+    from vllm.logger import init_logger
+
+    from onceedit_vllm.plugin.ray_host import join
+    from onceedit_vllm.plugin.remote import RemoteClient
+
+    joined = join(pack, config.plugin)
+    init_logger("vllm.onceedit").info(
+        "onceedit: the plug-in host %s listens at %s%s",
+        config.plugin.name,
+        joined.endpoint.address,
+        "; no cluster of Ray was running, so this engine has started one, which ends with it"
+        if joined.is_own_cluster
+        else f"; it outlives this engine, until `onceedit host stop {config.plugin.name}`",
+    )
+    return RemoteClient(joined.endpoint, vocabulary, config.threshold, config.plugin)
 
 
 def _announce(pack: EditPack, alignment: Alignment, scope: PromptScope, threshold: float | None) -> None:
