@@ -101,7 +101,9 @@ class FusionConfig(Settings):
 class PlugInConfig(Settings):
     """What runs the plug-in during decoding."""
 
-    host: Literal["local"] = "local"
+    # "local": in the engine's own process. "ray": a named actor that several engines share; it takes dtype,
+    # device, memory and max_context from whoever starts it.
+    host: Literal["local", "ray"] = "local"
     # "auto": bfloat16 on a GPU and on a CPU that has instructions for it, else float32.
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
@@ -110,6 +112,21 @@ class PlugInConfig(Settings):
     kv_cache_bytes: int = Field(default=3 * 2**29, gt=0)
     # Longest text the plug-in reads, in its own tokens; None: what its config allows.
     max_context: int | None = Field(default=None, ge=8)
+    # Of the Ray host: its name, the CPU cores it is pinned to (None: as Ray starts it), its share of a GPU,
+    # and HOST:PORT to be reached from other machines (None: by a socket file that only this user can open).
+    name: str = Field(default="onceedit", min_length=1)
+    cpus: tuple[int, ...] | None = Field(default=None, min_length=1)
+    num_gpus: float = Field(default=0.0, ge=0.0)
+    tcp: str | None = Field(default=None, pattern=r"^[^:\s]+:\d+$")
+    # Seconds in which a Ray host has to answer. Soft: later is counted. Hard: later is lost, for the requests
+    # concerned only; a request that was never answered before has the third.
+    soft_deadline: float = Field(default=0.05, gt=0.0)
+    hard_deadline: float = Field(default=1.0, gt=0.0)
+    first_deadline: float = Field(default=5.0, gt=0.0)
+    attach_deadline: float = Field(default=120.0, gt=0.0)
+    # After three failures in a row the host is left alone for so long, then twice as long, up to the longest.
+    retry_seconds: float = Field(default=30.0, gt=0.0)
+    longest_retry_seconds: float = Field(default=300.0, gt=0.0)
 
 
 class ServingConfig(Settings):

@@ -11,6 +11,14 @@ class BadInputError(OnceEditError, ValueError):
     """An argument, a file or a request the user gave cannot be used. The CLI exits with 2 on it."""
 
 
+class WireError(OnceEditError):
+    """A message between an engine and a plug-in host cannot be read."""
+
+
+class HostError(OnceEditError):
+    """A plug-in host cannot be started, found or attached to."""
+
+
 class PackError(OnceEditError):
     """An EditPack folder is missing, damaged, truncated or of a foreign format."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import onceedit_vllm
-from onceedit_vllm.cli import align, doctor, edit, generate, inspect, models, serve
+from onceedit_vllm.cli import align, doctor, edit, generate, host, inspect, models, serve
 from onceedit_vllm.cli.quiet import DEBUG_VARIABLE, VERBOSE_VARIABLE
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models.app, name="models")
+app.add_typer(host.app, name="host")
 app.command("edit")(edit.command)
 app.command("align")(align.command)
 app.command("generate")(generate.command)

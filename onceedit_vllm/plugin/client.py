@@ -53,6 +53,11 @@ class LocalClient:
         """See the protocol."""
         return self._packs.active.number
 
+    @property
+    def targets(self) -> torch.Tensor:
+        """(u,) int64, the LLM tokens of every whole list, ascending."""
+        return self._carrier.targets
+
     def send(self, events: Sequence[Event]) -> None:
         """See the protocol."""
         for event in events:

@@ -103,6 +103,12 @@ class Packs:
                 self._epochs = {n: epoch for n, epoch in self._epochs.items() if n != number}
         self._since[self._active] = time.monotonic()
 
+    def num_bytes(self) -> int:
+        """Bytes of all models, and of the keys and values of their texts."""
+        runtimes = [epoch.runtime for epoch in self._epochs.values()]
+        weights = sum(weight.nbytes for runtime in runtimes for weight in runtime.model.parameters())
+        return weights + sum(runtime.num_bytes() for runtime in runtimes)
+
     def tally(self) -> dict[str, int]:
         """States of all packs together, by name."""
         runtimes = [epoch.runtime for epoch in self._epochs.values()]

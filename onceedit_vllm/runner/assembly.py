@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onceedit_vllm.config import ServingConfig
 from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.runner.attachment import attach, refuse_dense_elsewhere
 from onceedit_vllm.runner.decisions import DecisionsLog
 from onceedit_vllm.runner.ranks import FirstRank, OtherRank
 from onceedit_vllm.runner.refusals import refuse_dense_ranks, refuse_second, refuse_unsupported
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from onceedit_vllm.alignment.align import Alignment
     from onceedit_vllm.pack import EditPack
     from onceedit_vllm.plugin.host import PlugInClient, Vocabulary
-    from onceedit_vllm.plugin.packs import Packs
     from onceedit_vllm.runner.metrics import Measure
     from onceedit_vllm.runner.rank_group import RankGroup
     from onceedit_vllm.runner.scope import PromptScope
@@ -73,6 +73,7 @@ def build_step(vllm_config: VllmConfig, observe: Callable[[Measure, float], None
     refuse_second(vllm_config)
     refuse_unsupported(vllm_config)
     refuse_dense_ranks(vllm_config, config.alignment)
+    refuse_dense_elsewhere(config)
     if vllm_config.parallel_config.world_size == 1:
         return _assemble(vllm_config, config, observe, None)
     group = RankGroup.of_engine()
@@ -126,20 +127,6 @@ def _align(vllm_config: VllmConfig, config: ServingConfig) -> tuple[EditPack, Al
         alignment,
         Vocabulary(Surface.of(tokenizer), alignment.carry, alignment.spellings, width),
     )
-
-
-def attach(
-    pack: EditPack, config: ServingConfig, vocabulary: Vocabulary, observe: Callable[[float], None]
-) -> tuple[PlugInClient, Packs | None]:
-    """This engine's end of the plug-in, and its packs where they are in this process.
-
-    Raises:
-        OnceEditError: The host cannot be started.
-    """
-    from onceedit_vllm.plugin.local import LocalHost
-
-    host = LocalHost(pack, config.plugin)
-    return host.attach(vocabulary, config.threshold, observe), host
 
 
 def _rank_of(group: RankGroup, client: PlugInClient | None, config: ServingConfig) -> FirstRank | OtherRank:

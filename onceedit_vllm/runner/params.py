@@ -45,6 +45,7 @@ def row_of(
         prompt_ids=prompt_ids,
         options=options,
         want_search=wants_search(params),
+        needs_whole=needs_whole(params),
         logit_bias=params.logit_bias or None,
     )
 
@@ -55,12 +56,30 @@ def wants_search(params: SamplingParams) -> bool:
     The search result is an argmax with almost no shape (its top probability is about twice the
     uniform one), so whatever looks at more than the top token gets the fused distribution instead.
     """
-    shape_matters = (
-        params.temperature > 0.0
-        or params.presence_penalty != 0.0
+    return params.temperature == 0.0 and not _is_looked_at(params)
+
+
+def needs_whole(params: SamplingParams) -> bool:
+    """True for requests in which a list that was cut on its way would show.
+
+    Greedy rows are certified one by one, masked or not, and sampling from all tokens misses at most the tail.
+    But what is missing has no probability of its own, and where tokens are masked it may be most of the rest.
+    """
+    is_masked = (
+        params.allowed_token_ids is not None
+        or params.structured_outputs is not None
+        or bool(params.bad_words)
+        or params.min_tokens > 0
+    )
+    return _is_looked_at(params) or (params.temperature > 0.0 and is_masked)
+
+
+def _is_looked_at(params: SamplingParams) -> bool:
+    """True where single probabilities matter: they are added to, or shown."""
+    return (
+        params.presence_penalty != 0.0
         or params.frequency_penalty != 0.0
         or params.repetition_penalty != 1.0
         or params.logprobs is not None
         or bool(params.logit_bias)
     )
-    return not shape_matters

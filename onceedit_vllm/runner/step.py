@@ -134,8 +134,7 @@ class FusionStep:
         row.handle = next(self._numbers) if row.number is None else row.number
         # What was decided once stays, also where the pack has changed meanwhile.
         alpha = row.forced_alpha if row.alpha is None else row.alpha
-        is_whole = not row.want_search
-        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.epoch, is_whole)
+        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.epoch, row.needs_whole)
 
     def close(self, row: Row) -> None:
         """Forget a request: finished, aborted, preempted, or its slot taken by another. Never raises.

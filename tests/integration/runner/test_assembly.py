@@ -10,8 +10,10 @@ import pytest
 from onceedit_vllm.alignment.align import align
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.alignment.tokenizer_files import load_tokenizer, tokenizer_fingerprint
+from onceedit_vllm.config import ServingConfig
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.runner.assembly import _llm_folder, _llm_tokenizer, serving_config
+from onceedit_vllm.runner.attachment import refuse_dense_elsewhere
 from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer
 from tests.unit.alignment.toys import StandInPack
 
@@ -31,7 +33,7 @@ def test_a_missing_configuration_says_how_to_pass_one(additional):
         ({"pack": "p", "treshold": 0.5}, "treshold"),
         ({"pack": "p", "threshold": 2}, "threshold"),
         ({"pack": "p", "alignment": {"kind": "magic"}}, "alignment.kind"),
-        ({"pack": "p", "plugin": {"host": "ray"}}, "plugin.host"),
+        ({"pack": "p", "plugin": {"host": "rays"}}, "plugin.host"),
         ({"pack": "p", "scope": "weight+subject"}, "scope"),
         ({"pack": "p", "weight": 0.5}, "weight"),
         ("a/pack", "onceedit"),
@@ -40,6 +42,15 @@ def test_a_missing_configuration_says_how_to_pass_one(additional):
 def test_a_bad_setting_is_named(ours, names):
     with pytest.raises(BadInputError, match=names):
         serving_config({"onceedit": ours})
+
+
+@pytest.mark.parametrize("kind", ["eq16", "deepen", "calibrated"])
+def test_dense_kinds_are_served_in_the_engines_own_process_only(kind):
+    settings = {"pack": "p", "alignment": {"kind": kind}}
+    refuse_dense_elsewhere(ServingConfig.model_validate(settings))
+    refuse_dense_elsewhere(ServingConfig.model_validate({"pack": "p", "plugin": {"host": "ray"}}))
+    with pytest.raises(BadInputError, match=f'"{kind}".*"local"'):
+        refuse_dense_elsewhere(ServingConfig.model_validate(settings | {"plugin": {"host": "ray"}}))
 
 
 def test_good_settings_are_read():

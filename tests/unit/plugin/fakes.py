@@ -151,6 +151,7 @@ class FakeCarrier:
 
     def __init__(self) -> None:
         self.owed: list[Sequence[Owed | None]] = []
+        self.targets = torch.arange(VOCAB)
         self.book = SpellingBook(Spellings.of(SPELT), torch.arange(VOCAB))
 
     def carry(self, log_probs: torch.Tensor, owed: Sequence[Owed | None]) -> Lists:

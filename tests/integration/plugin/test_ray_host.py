@@ -1,0 +1,333 @@
+"""A host as an actor of a real Ray: what every host does, byte for byte, and what happens when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zmq
+
+from onceedit_vllm.alignment.embeddings import load_embeddings
+from onceedit_vllm.config import PlugInConfig
+from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.errors import BadInputError, HostError
+from onceedit_vllm.fusion.lists import LARGEST_TAIL
+from onceedit_vllm.pack import EditOutcome, EditPack, PackManifest, PackReport
+from onceedit_vllm.plugin import ray_host
+from onceedit_vllm.plugin.local import LocalHost
+from onceedit_vllm.plugin.packets import Append, Close, Open, State
+from onceedit_vllm.plugin.ray_host import HostFacts
+from onceedit_vllm.plugin.remote import RemoteClient
+from onceedit_vllm.plugin.wire import (
+    VERSION,
+    Attach,
+    Attached,
+    Said,
+    Step,
+    VocabularyBytes,
+    encode,
+    packets_of,
+)
+from tests.unit.plugin.client_contract import OUTPUT, PROMPTS, ClientContract, ToyPlugIn, plug_in, states
+from tests.unit.plugin.test_server import Engine
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+pytestmark = pytest.mark.integration
+
+__all__ = ["plug_in"]  # the fixture
+
+CONFIG = PlugInConfig(
+    host="ray", device="cpu", cpus=(0,), hard_deadline=1.0, first_deadline=1.5, retry_seconds=1.0
+)
+
+
+def write_pack(plug_in: ToyPlugIn, root: Path, *, edit: str = "e") -> EditPack:
+    """The toy's stand-in for a pack, as a folder."""
+    manifest = PackManifest(
+        format_version=2, base_fingerprint="toy", base_model="toy", weight_token_id=plug_in.weight_token_id,
+        template="answer", threshold=0.5, weight_threshold=0.5, threshold_reason="-", training={},
+        versions={},
+    )  # fmt: skip
+    outcome = EditOutcome(
+        id=edit, learnt=True, prompt_probability=1, heldout_probability=1, prompt_alpha=1, heldout_alpha=1
+    )
+    return EditPack.write(
+        root,
+        manifest=manifest,
+        edits=[EditRecord(id=edit, prompt="The capital of France is", target="Lyon", subject="France")],
+        report=PackReport(edits=(outcome,)),
+        base_embeddings=load_embeddings(plug_in.folder),
+        save_model=lambda folder: shutil.copytree(plug_in.folder, folder, dirs_exist_ok=True) and None,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["stop", "x"]])
+def test_without_a_cluster_the_commands_say_how_to_start_one(arguments: list[str]) -> None:
+    assert not ray.is_initialized()
+    done = run_command("host", *arguments)
+    assert done.returncode == 1
+    assert "ray start --head" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pack(plug_in: ToyPlugIn, tmp_path_factory: pytest.TempPathFactory) -> EditPack:
+    return write_pack(plug_in, tmp_path_factory.mktemp("packs") / "pack")
+
+
+@contextmanager
+def running(name: str, pack: EditPack, config: PlugInConfig = CONFIG) -> Iterator[HostFacts]:
+    yield ray_host.start(name, pack, config)
+    ray_host.stop(name)
+
+
+@pytest.fixture(scope="module")
+def facts(cluster: str, pack: EditPack) -> Iterator[HostFacts]:
+    with running("shared", pack) as facts:
+        yield facts
+
+
+@pytest.fixture
+def client(facts: HostFacts, pack: EditPack, plug_in: ToyPlugIn) -> Iterator[RemoteClient]:
+    client = engine(pack, plug_in, "shared")
+    yield client
+    client.shutdown()
+
+
+def engine(pack: EditPack, plug_in: ToyPlugIn, name: str) -> RemoteClient:
+    config = CONFIG.model_copy(update={"name": name})
+    return RemoteClient(ray_host.join(pack, config).endpoint, plug_in.vocabulary, config=config)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+class TestRayHost(ClientContract):
+    """In an actor; lists are cut."""
+
+    tail = LARGEST_TAIL
+
+
+def test_its_packets_are_those_of_a_host_in_this_process_byte_for_byte(
+    facts: HostFacts, pack: EditPack, plug_in: ToyPlugIn
+) -> None:
+    prompts = [plug_in.llm_ids(prompt) for prompt in PROMPTS]
+    output = plug_in.llm_ids(OUTPUT)
+    script: list[list[Any]] = [
+        [Open(i, prompt, alpha=1.0, whole=i == 3) for i, prompt in enumerate(prompts)],
+        *[[Append(i, n, [token]) for i in range(3)] for n, token in enumerate(output)],
+        [Close(1), Append(2, 0, [9]), Open(7, prompts[0], output, (0,)), Append(77, 0, [1])],
+    ]
+    assert torch.get_num_threads() == 1  # as many as the actor has
+    reader = LocalHost(pack, CONFIG).attach(plug_in.vocabulary)
+    context: Any = zmq.Context()
+    by_hand = Engine(context, facts.address, "by hand")
+    attach = Attach(VERSION, 1, facts.token, facts.digest, None, VocabularyBytes.of(plug_in.vocabulary))
+    assert isinstance(by_hand.ask(attach), Attached)
+    for events in script:
+        said = by_hand.ask(Step(1, events))
+        assert isinstance(said, Said)
+        wanted = [(packet.handle, packet.length) for packet in said.packets]
+        reader.send(events)
+        expected = packets_of(wanted, reader.take(wanted), [handle == 3 for handle, _ in wanted])
+        assert encode(said) == encode(Said(1, expected))
+    by_hand.socket.close()
+    context.term()
+    reader.shutdown()
+
+
+def test_it_runs_on_the_cores_it_was_given(facts: HostFacts) -> None:
+    threads = list(Path(f"/proc/{facts.pid}/task").iterdir())
+    assert {tuple(os.sched_getaffinity(int(thread.name))) for thread in threads} == {(0,)}
+
+
+def test_its_socket_is_this_users_alone(facts: HostFacts) -> None:
+    folder = Path(facts.address.removeprefix("ipc://")).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_simultaneous_starts_end_in_one_actor(cluster: str, pack: EditPack) -> None:
+    config = CONFIG.model_copy(update={"name": "at once"})
+    with ThreadPoolExecutor(3) as pool:
+        joined = list(pool.map(lambda _: ray_host.join(pack, config), range(3)))
+    assert len({one.endpoint for one in joined}) == 1
+    assert not any(one.is_own_cluster for one in joined)
+    ray_host.stop("at once")
+
+
+def test_another_pack_under_the_same_name_is_refused(
+    facts: HostFacts, pack: EditPack, plug_in: ToyPlugIn, tmp_path: Path
+) -> None:
+    other = write_pack(plug_in, tmp_path / "other", edit="another")
+    with pytest.raises(HostError) as caught:
+        engine(other, plug_in, "shared")
+    assert str(other.root) in str(caught.value)
+    assert str(pack.root) in str(caught.value)
+
+
+def test_a_host_that_cannot_start_says_why_and_frees_its_name(
+    cluster: str, pack: EditPack, plug_in: ToyPlugIn, tmp_path: Path
+) -> None:
+    damaged = write_pack(plug_in, tmp_path / "damaged")
+    (damaged.model_dir / "config.json").write_text("{}")
+    far = CONFIG.model_copy(update={"cpus": (4095,)})
+    for wrong, config, said in ((damaged, CONFIG, "config.json"), (pack, far, "4095")):
+        with pytest.raises(HostError, match=said):
+            ray_host.start("broken", wrong, config)
+        eventually(lambda: "broken" not in [host.name for host in ray_host.list_hosts()])
+
+
+def test_over_tcp_it_wants_its_token(cluster: str, pack: EditPack, plug_in: ToyPlugIn) -> None:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with running("tcp", pack, CONFIG.model_copy(update={"tcp": address})):
+        endpoint = ray_host.join(pack, CONFIG.model_copy(update={"name": "tcp"})).endpoint
+        assert endpoint.address == f"tcp://{address}"
+        client = RemoteClient(endpoint, plug_in.vocabulary, config=CONFIG)
+        client.send([Open(1, plug_in.llm_ids(PROMPTS[0]), alpha=1.0)])
+        assert states(client.take([(1, 0)])) == [State.SPEAKING]
+        client.shutdown()
+        with pytest.raises(HostError, match="token"):
+            RemoteClient(endpoint._replace(token=""), plug_in.vocabulary, config=CONFIG)
+
+
+# What goes wrong.
+
+
+def speaks(client: RemoteClient, plug_in: ToyPlugIn, handle: int) -> bool:
+    """Whether a new request is answered."""
+    client.send([Open(handle, plug_in.llm_ids(PROMPTS[handle % 4]), alpha=1.0)])
+    return states(client.take([(handle, 0)])) == [State.SPEAKING]
+
+
+def test_an_actor_that_is_killed_comes_again_and_nothing_leaks(
+    cluster: str, pack: EditPack, plug_in: ToyPlugIn
+) -> None:
+    with running("killed", pack) as facts:
+        client = engine(pack, plug_in, "killed")
+        assert all(speaks(client, plug_in, handle) for handle in range(4))
+        os.kill(facts.pid, signal.SIGKILL)
+        client.send([Append(handle, 0, [5]) for handle in range(4)])
+        answers = client.take([(handle, 1) for handle in range(4)])
+        assert set(states(answers)) <= {State.LOST, State.UNKNOWN}
+        handles = iter(range(100, 10_000))
+        eventually(lambda: speaks(client, plug_in, next(handles)))
+        restarted = ray_host.find("killed")
+        assert restarted.pid != facts.pid
+        assert restarted.address == facts.address
+        tally = client.tally()
+        assert tally["reconnects"] >= 1
+        client.send([Close(handle) for handle in range(next(handles))])
+        assert client.tally()["texts"] == 0
+        client.shutdown()
+        eventually(lambda: not ray_host.find("killed").engines)
+
+
+def test_an_actor_that_hangs_costs_deadlines_then_nothing_then_answers_again(
+    cluster: str, pack: EditPack, plug_in: ToyPlugIn
+) -> None:
+    with running("hung", pack) as facts:
+        client = engine(pack, plug_in, "hung")
+        assert speaks(client, plug_in, 1)
+        os.kill(facts.pid, signal.SIGSTOP)
+        try:
+            for handle in (2, 3, 4):
+                assert not speaks(client, plug_in, handle)
+            assert client.tally()["breaker_open"] == 1
+            assert client.tally()["hard_deadlines"] == 3
+            began = time.monotonic()
+            assert not speaks(client, plug_in, 5)
+            assert time.monotonic() - began < CONFIG.hard_deadline
+        finally:
+            os.kill(facts.pid, signal.SIGCONT)
+        handles = iter(range(100, 10_000))
+        eventually(lambda: speaks(client, plug_in, next(handles)))
+        client.send([Close(handle) for handle in range(next(handles))])
+        assert client.tally()["texts"] == 0
+        client.shutdown()
+
+
+def test_a_client_that_vanishes_is_forgotten(
+    client: RemoteClient, pack: EditPack, plug_in: ToyPlugIn
+) -> None:
+    gone = engine(pack, plug_in, "shared")
+    assert speaks(gone, plug_in, 1)
+    assert speaks(client, plug_in, 1)
+    eventually(lambda: ray_host.find("shared").num_texts == 2)
+    gone._heartbeat.stop()  # and says nothing more
+    eventually(lambda: ray_host.find("shared").num_texts == 1)
+    assert len(ray_host.find("shared").engines) == 1
+    client.send([Append(1, 0, [5])])
+    assert states(client.take([(1, 1)])) == [State.SPEAKING]
+    gone.shutdown()
+
+
+def test_what_cannot_be_read_is_answered_and_harms_nobody(
+    client: RemoteClient, facts: HostFacts, plug_in: ToyPlugIn
+) -> None:
+    context: Any = zmq.Context()
+    stranger = Engine(context, facts.address, "stranger")
+    assert "cannot be read" in stranger.ask(b"\xc1").reason  # type: ignore[union-attr]
+    stranger.socket.close()
+    context.term()
+    assert speaks(client, plug_in, 1)
+
+
+# The commands.
+
+
+def test_the_commands_start_list_and_stop_a_host(cluster: str, pack: EditPack) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_command("host", *arguments, RAY_ADDRESS=cluster)
+
+    started = run("start", str(pack.root), "--name", "commanded", "--cpus", "0", "--json", "-")
+    assert started.returncode == 0, started.stderr
+    assert json.loads(started.stdout)["name"] == "commanded"
+    listed = {host["name"]: host for host in json.loads(run("list", "--json", "-").stdout)}
+    assert listed["commanded"]["pack"] == str(pack.root)
+    assert (listed["commanded"]["num_edits"], listed["commanded"]["texts"]) == (1, 0)
+    assert "token" not in listed["commanded"]
+    taken = run("start", str(pack.root), "--name", "commanded")
+    assert (taken.returncode, "is running already" in taken.stderr) == (2, True)
+    assert run("stop", "commanded").returncode == 0
+    unknown = run("stop", "commanded")
+    assert (unknown.returncode, "there is no plug-in host" in unknown.stderr) == (2, True)
+
+
+def test_an_unknown_name_is_bad_input(cluster: str) -> None:
+    for act in (ray_host.find, ray_host.stop):
+        with pytest.raises(BadInputError, match="'nobody'"):
+            act("nobody")
+
+
+def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`onceedit` in a process of its own."""
+    command = [sys.executable, "-c", "from onceedit_vllm.cli.main import app; app()", *arguments]
+    env = {**os.environ, "COLUMNS": "400", **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=env)
