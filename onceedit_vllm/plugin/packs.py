@@ -106,7 +106,7 @@ class Packs:
     def num_bytes(self) -> int:
         """Bytes of all models, and of the keys and values of their texts."""
         runtimes = [epoch.runtime for epoch in self._epochs.values()]
-        weights = sum(weight.nbytes for runtime in runtimes for weight in runtime.model.parameters())
+        weights: int = sum(weight.nbytes for runtime in runtimes for weight in runtime.model.parameters())
         return weights + sum(runtime.num_bytes() for runtime in runtimes)
 
     def tally(self) -> dict[str, int]:

@@ -131,7 +131,7 @@ class RemoteClient:
     def _attach_at_first(self) -> None:
         """Wait until the host lets this engine in."""
         until = time.monotonic() + self._config.attach_deadline
-        self._socket.poll(1000 * self._config.attach_deadline, zmq.POLLOUT)
+        self._socket.poll(round(1000 * self._config.attach_deadline), zmq.POLLOUT)
         self._attach()
         self._receive_until(lambda: len(self._targets) > 0 or bool(self._refusal), until)
         if len(self._targets) == 0:

@@ -92,7 +92,8 @@ def decode(payload: bytes) -> Message:
     Raises:
         msgspec.DecodeError: These bytes are none.
     """
-    return _decoder.decode(payload)
+    message: Message = _decoder.decode(payload)
+    return message
 
 
 def pack_lists(lists: Lists, keeps: Sequence[bool]) -> PackedLists:

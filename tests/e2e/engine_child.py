@@ -72,7 +72,8 @@ def metric(engine: Any, call: dict[str, Any]) -> float:
 
 def rpc_midway(engine: Any, call: dict[str, Any]) -> list[dict[str, Any]]:
     """Start requests, step a few times, call a method of the workers, send others, finish all."""
-    core, finished, steps = engine.llm_engine, {}, 0
+    core, steps = engine.llm_engine, 0
+    finished: dict[str, dict[str, Any]] = {}
     ids = [f"midway-{i}-{os.urandom(4).hex()}" for i in range(len(call["first"]) + len(call["then"]))]
     waiting = list(zip(ids, call["first"] + call["then"], strict=True))
     for request_id, prompt in waiting[: len(call["first"])]:

@@ -70,8 +70,12 @@ def write_pack(plug_in: ToyPlugIn, root: Path, *, edit: str = "e") -> EditPack:
         edits=[EditRecord(id=edit, prompt="The capital of France is", target="Lyon", subject="France")],
         report=PackReport(edits=(outcome,)),
         base_embeddings=load_embeddings(plug_in.folder),
-        save_model=lambda folder: shutil.copytree(plug_in.folder, folder, dirs_exist_ok=True) and None,
+        save_model=lambda folder: copy_to(plug_in.folder, folder),
     )
+
+
+def copy_to(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["stop", "x"]])

@@ -55,7 +55,9 @@ def _joined(rank: int, store: str, size: int) -> RankGroup:
         world_size=size,
         timeout=timedelta(seconds=PATIENCE),
     )
-    return RankGroup(dist.group.WORLD)
+    world = dist.group.WORLD
+    assert world is not None
+    return RankGroup(world)
 
 
 class Recorder:
@@ -92,7 +94,7 @@ class Recorder:
 def serve(rank: int, store: str, size: int, root: Path) -> dict[str, Any]:
     """Some steps with a toy plug-in; what this rank saw, and on the first what the bare client said."""
     group = _joined(rank, store, size)
-    rank_messages.cut = short  # type: ignore[assignment]
+    setattr(rank_messages, "cut", short)  # noqa: B010 -- for this process only
     recorder = group.in_turns(lambda: _recorder(root) if group.is_first else None)
     group.open()
     group.connect()

@@ -163,7 +163,7 @@ def test_who_gets_the_search_and_who_the_distribution(adapter, kwargs, search):
 
 def test_what_is_new_is_told_before_the_llms_forward(adapter, monkeypatch):
     """The plug-in can read it meanwhile."""
-    events = []
+    events: list[object] = []
     monkeypatch.setattr(adapter._step._plugin, "send", events.extend)
     output: list[int] = []
     adapter.update_state(batch_update(added=[(0, greedy(), [EDITED], output)]))

@@ -203,7 +203,12 @@ def copies_of(slots, monkeypatch):
     """Counts the transfers of tokens to the host."""
     sizes: list[int] = []
     cat = torch.cat
-    monkeypatch.setattr(torch, "cat", lambda spans: (sizes.append(len(spans)), cat(spans))[1])
+
+    def counted(spans):
+        sizes.append(len(spans))
+        return cat(spans)
+
+    monkeypatch.setattr(torch, "cat", counted)
     return sizes
 
 
@@ -280,9 +285,10 @@ def test_both_runners_give_the_same_answer_under_penalties(penalties):
     prompt, outputs, own = [EDITED, 2, 2], [4, 4, 5], torch.randn(1, VOCAB, generator=generator())
 
     def penalised(logits):
-        values = [torch.tensor([getattr(params, f"{n}_penalty")]) for n in ("presence", "frequency")]
-        seen = torch.tensor([prompt]), torch.tensor([outputs])
-        return apply_penalties(logits, *seen, *values, torch.tensor([params.repetition_penalty]))
+        names = ("presence_penalty", "frequency_penalty", "repetition_penalty")
+        presence, frequency, repetition = (torch.tensor([getattr(params, name)]) for name in names)
+        seen, generated = torch.tensor([prompt]), torch.tensor([outputs])
+        return apply_penalties(logits, seen, generated, presence, frequency, repetition)
 
     biased = own.clone()
     biased[0, 3] += 1.5

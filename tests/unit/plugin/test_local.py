@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from onceedit_vllm.config import PlugInConfig
+from onceedit_vllm.plugin.client import LocalClient
 from onceedit_vllm.plugin.local import LocalHost
 from onceedit_vllm.plugin.packets import Open, State
-from onceedit_vllm.plugin.reader import Reader
 from tests.unit.plugin.client_contract import PROMPTS, ClientContract, ToyPlugIn, plug_in, states
 
 __all__ = ["plug_in"]  # the fixture
@@ -23,7 +23,7 @@ def host(plug_in: ToyPlugIn) -> LocalHost:
 
 
 @pytest.fixture
-def client(host: LocalHost, plug_in: ToyPlugIn) -> Iterator[Reader]:
+def client(host: LocalHost, plug_in: ToyPlugIn) -> Iterator[LocalClient]:
     client = host.attach(plug_in.vocabulary)
     yield client
     client.shutdown()

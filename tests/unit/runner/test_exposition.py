@@ -31,6 +31,7 @@ def free_port() -> int:
 def test_metrics_on_a_port_of_their_own_until_the_engine_is_gone() -> None:
     port = free_port()
     meter = open_meter(vllm_config(), port)
+    assert meter is not None
     meter.observe("alpha", 0.5)
     meter.show()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
@@ -47,6 +48,7 @@ def test_engines_of_a_process_share_the_registry_and_take_ports_side_by_side() -
     port = free_port()
     first, second = open_meter(vllm_config(0), None), open_meter(vllm_config(1), port - 1)
     for meter, alpha in ((first, 0.25), (second, 0.75)):
+        assert meter is not None
         meter.observe("alpha", alpha)
         meter.show()
     assert process_metrics() is process_metrics()

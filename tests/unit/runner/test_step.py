@@ -49,7 +49,12 @@ def told(step: FusionStep) -> list[Any]:
     plugin: Any = step._plugin
     events: list[Any] = []
     send = plugin.send
-    plugin.send = lambda new: (events.extend(new), send(new))
+
+    def record(new: list[Any]) -> None:
+        events.extend(new)
+        send(new)
+
+    plugin.send = record
     return events
 
 
@@ -469,7 +474,12 @@ def test_where_a_cut_list_is_not_enough_the_whole_one_is_asked_for(step, monkeyp
     monkeypatch.setattr(plugin, "take", take_cut)
     asked = []
     more = plugin.more
-    monkeypatch.setattr(plugin, "more", lambda handles: (asked.append(handles), more(handles))[1])
+
+    def record_more(handles):
+        asked.append(handles)
+        return more(handles)
+
+    monkeypatch.setattr(plugin, "more", record_more)
     alignment = toy_alignment("textual", plugin_size=VOCAB, llm_size=VOCAB, num_anchors=8)
     step._fuser = Fuser(alignment, FusionConfig())
     logits = torch.zeros(3, VOCAB)
