@@ -12,13 +12,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
-
-import torch
 
 from onceedit_vllm.errors import ModelError, OnceEditError
 from onceedit_vllm.plugin.packets import Answers, Close, Event, Open, State
+from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_messages import (
     Failed,
     Message,
@@ -33,8 +31,11 @@ from onceedit_vllm.runner.rank_messages import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import PlugInClient
+    from onceedit_vllm.runner.rank_channel import Channel
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
@@ -45,22 +46,6 @@ DEADLINE = 120.0
 _PATIENCE = 1.0
 
 _Wanted = tuple[tuple[int, int], ...]
-
-
-class Channel(Protocol):
-    """What a rank needs of its group; see :class:`~onceedit_vllm.runner.rank_group.RankGroup`."""
-
-    rank: int
-    size: int
-
-    def exchange(self, payload: bytes) -> list[bytes]:
-        """What every rank gives, by rank."""
-
-    def tell(self, payload: bytes, seconds: float) -> None:
-        """The first rank to all others, another one to the first."""
-
-    def hear(self, writer: int, seconds: float) -> bytes:
-        """The next that a rank told."""
 
 
 class Ranks(Protocol):
@@ -308,31 +293,3 @@ class OtherRank:
 
     def _hear(self, seconds: float) -> Message:
         return decode(self._channel.hear(0, seconds))
-
-
-class Comparison:
-    """Compares the logits of all ranks, bit by bit.
-
-    Args:
-        channel: To the others.
-
-    Attributes:
-        counts: ``ranks_compared``, steps, and ``ranks_differed``, those in which not all were the same.
-    """
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self.counts: Counter[str] = Counter(ranks_compared=0, ranks_differed=0)
-
-    def compare(self, logits: torch.Tensor) -> None:
-        """All ranks call it. A difference is counted and said, never raised."""
-        try:
-            content = logits.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            digests = self._channel.exchange(sha256(content).digest())
-        except Exception as error:
-            logger.warning("onceedit: the ranks' logits cannot be compared: %s", error)
-            return
-        self.counts["ranks_compared"] += 1
-        if len(set(digests)) > 1:
-            self.counts["ranks_differed"] += 1
-            logger.warning("onceedit: the ranks' logits differ in a step of shape %s", tuple(logits.shape))

@@ -19,8 +19,9 @@ from onceedit_vllm.errors import ModelError, OnceEditError
 from onceedit_vllm.fusion.lists import NUM_LISTED, cut
 from onceedit_vllm.plugin.packets import Answers, Append, Close, Event, Open
 from onceedit_vllm.runner import rank_group, rank_messages
+from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_group import RankGroup
-from onceedit_vllm.runner.ranks import Comparison, FirstRank, OtherRank
+from onceedit_vllm.runner.ranks import FirstRank, OtherRank
 
 if TYPE_CHECKING:
     from onceedit_vllm.fusion.lists import Lists

@@ -16,8 +16,9 @@ from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.lists import Lists
 from onceedit_vllm.plugin.host import PlugInClient
 from onceedit_vllm.plugin.packets import Answers, Event, Open, State
+from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_messages import Taken, Verdict, encode
-from onceedit_vllm.runner.ranks import Comparison, FirstRank, OtherRank
+from onceedit_vllm.runner.ranks import FirstRank, OtherRank
 from onceedit_vllm.runner.row import Row
 from onceedit_vllm.runner.step import FusionStep
 from tests.unit.alignment.toys import toy_alignment
