@@ -148,7 +148,8 @@ def socket_folder() -> Path:
         HostError: It is somebody else's, or open to others.
     """
     folder = Path(tempfile.gettempdir()) / f"onceedit-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise HostError(f"{folder} is not a folder of mode 0700 of this user's; remove it")

@@ -69,7 +69,8 @@ def report(**changes: Any) -> AlignmentReport:
 
 
 @pytest.mark.parametrize(
-    "command", ["edit", "align", "generate", "inspect", "doctor", "models", "models get"]
+    "command",
+    ["edit", "align", "generate", "inspect", "doctor", "models", "models get", "host", "host start"],
 )
 def test_help_of_each(command: str) -> None:
     result = run(*command.split(), "--help")
