@@ -55,10 +55,10 @@ FULL = Sizes(
     turns=3,
     steps=8,
     history=200,
-    batches=(1, 8, 32),
-    growth=tuple((rows, history) for rows in (1, 8, 32) for history in (40, 200, 512)),
-    mixes=((40,) * 7 + (512,), (40,) * 7 + (1500,), (40,) * 28 + (1000,) * 4, (150, 160, 170, 180) * 2),
-    answer=12,
+    batches=(1, 8),
+    growth=((1, 40), (1, 512), (8, 40), (8, 512), (32, 40), (32, 200)),
+    mixes=((40,) * 7 + (512,), (40,) * 7 + (1500,), (150, 160, 170, 180) * 2),
+    answer=8,
 )
 SMOKE = Sizes(
     turns=1, steps=3, history=40, batches=(2,), growth=((2, 20),), mixes=((4, 4, 60),), answer=3
