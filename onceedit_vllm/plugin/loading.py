@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,15 @@ from onceedit_vllm.alignment.tokenizer_files import load_tokenizer
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.dtype import plugin_dtype
+from onceedit_vllm.plugin.kv_pool import probe_layers
+from onceedit_vllm.plugin.prefixes import BLOCK
 from onceedit_vllm.plugin.runtime import PlugInRuntime
 from onceedit_vllm.plugin.trial import refuse_unfaithful
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+logger = logging.getLogger("onceedit_vllm.plugin")
 
 
 def load_runtime(model_dir: Path, weight_token_id: int, config: PlugInConfig) -> PlugInRuntime:
@@ -24,9 +29,11 @@ def load_runtime(model_dir: Path, weight_token_id: int, config: PlugInConfig) ->
     Args:
         model_dir: The plug-in and its tokenizer, loadable by transformers.
         weight_token_id: The [WEIGHT] token.
-        config: Device, dtype, longest text (in tokens, specials included: at most the model's) and memory.
+        config: Device, dtype, memory, and longest text in tokens, specials included: at most the model's, and
+            where none is given at most what the memory holds.
 
     Raises:
+        BadInputError: The memory does not hold one text of the length that was asked for.
         ModelError: The model cannot be loaded (pickled weights and code of its own are not), the
             device is not there, or the model cannot be a plug-in.
         AlignmentError: The tokenizer cannot be loaded.
@@ -75,6 +82,21 @@ def _num_tokens(model_dir: Path) -> int:
 
 
 def _max_context(model: PreTrainedModel, config: PlugInConfig) -> int:
+    longest = _longest_text(model, config)
+    if config.max_context is not None:
+        return longest
+    held = config.kv_cache_bytes // sum(shape.bytes_per_token for shape in probe_layers(model))
+    if held < longest:
+        logger.info(
+            "onceedit: the plug-in reads %d tokens at most, of %d that its model could: what "
+            "plugin.kv_cache_bytes holds",
+            held,
+            longest,
+        )
+    return max(min(longest, held // BLOCK * BLOCK), BLOCK)
+
+
+def _longest_text(model: PreTrainedModel, config: PlugInConfig) -> int:
     text = model.config.get_text_config(decoder=True)
     limits = [config.max_context, getattr(text, "max_position_embeddings", None), _stable_rope(text)]
     known = [limit for limit in limits if limit is not None]

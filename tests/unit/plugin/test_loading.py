@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onceedit_vllm.config import PlugInConfig
-from onceedit_vllm.errors import ModelError
+from onceedit_vllm.errors import BadInputError, ModelError
 from onceedit_vllm.plugin.loading import load_runtime
 from onceedit_vllm.plugin.runtime import PlugInStep
 from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_causal_lm
@@ -32,6 +32,17 @@ def model(folder: Path) -> Any:
 @pytest.mark.parametrize(("asked", "given"), [(None, 256), (64, 64), (1000, 256)])
 def test_max_context(folder: Path, asked: int | None, given: int) -> None:
     assert load_runtime(folder, 9, PlugInConfig(max_context=asked)).max_context == given
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 64), (64, 64)])
+def test_texts_are_no_longer_than_the_memory_holds(folder: Path, asked: int | None, given: int) -> None:
+    """Models of very long contexts are served with what the budget holds, unless more is asked for."""
+    per_token = load_runtime(folder, 9, PlugInConfig(max_context=64, dtype="float32")).num_bytes()
+    per_token //= load_runtime(folder, 9, PlugInConfig(max_context=64, dtype="float32")).capacity()
+    config = PlugInConfig(max_context=asked, kv_cache_bytes=70 * per_token, dtype="float32")
+    assert load_runtime(folder, 9, config).max_context == given
+    with pytest.raises(BadInputError, match="one text of 128 tokens takes"):
+        load_runtime(folder, 9, config.model_copy(update={"max_context": 128}))
 
 
 @pytest.mark.parametrize(
