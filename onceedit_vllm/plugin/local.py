@@ -40,7 +40,7 @@ class LocalHost:
 
     def num_bytes(self) -> int:
         """Bytes of the model, and of the keys and values of the texts."""
-        weights = sum(weight.nbytes for weight in self._runtime.model.parameters())
+        weights: int = sum(weight.nbytes for weight in self._runtime.model.parameters())
         return weights + self._runtime.num_bytes()
 
     def attach(self, vocabulary: Vocabulary, threshold: float | None = None) -> Reader:

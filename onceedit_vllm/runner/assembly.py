@@ -109,7 +109,7 @@ def attach(pack: EditPack, config: ServingConfig, vocabulary: Vocabulary) -> Plu
         joined.endpoint.address,
         "; no cluster of Ray was running, so this engine has started one, which ends with it"
         if joined.is_own_cluster
-        else f"; it outlives this engine, until `onceedit host stop {config.plugin.name}`",
+        else f"; it ends with its cluster, or by `onceedit host stop {config.plugin.name}`",
     )
     return RemoteClient(joined.endpoint, vocabulary, config.threshold, config.plugin)
 

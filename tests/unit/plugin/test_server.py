@@ -93,7 +93,13 @@ class Engine:
         return self.hear()
 
     def attach(self, session: int = 1, **fields: Any) -> Reply:
-        values = {"version": VERSION, "session": session, "token": "", "pack": "", "threshold": None}
+        values: dict[str, Any] = {
+            "version": VERSION,
+            "session": session,
+            "token": "",
+            "pack": "",
+            "threshold": None,
+        }
         return self.ask(Attach(**(values | fields), vocabulary=VocabularyBytes.of(VOCABULARY)))
 
     def step(self, *events: Event, session: int = 1) -> dict[int, State]:
