@@ -49,7 +49,7 @@ class Answering:
     """An actor that answers every step with the same lists, by a call or over its socket."""
 
     def __init__(self, address: str) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context: Any = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.bind(address)
         ids = ids_bytes(torch.arange(NUM_LISTED) * 1000)
@@ -103,20 +103,22 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         address = f"ipc://{folder}/socket"
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        actor = ray.remote(Answering).remote(address)
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        actor: Any = ray.remote(Answering)
+        actor = actor.remote(address)
+        context: Any = zmq.Context()
         socket = context.socket(zmq.DEALER)
         socket.connect(address)
 
         def by_socket(data: bytes) -> bytes:
             socket.send(data)
-            return socket.recv()
+            answer: bytes = socket.recv()
+            return answer
 
         def by_ray(data: bytes) -> bytes:
             answer: bytes = ray.get(actor.step.remote(data))
             return answer
 
-        ways = {"ray call": by_ray, "socket": by_socket}
+        ways: dict[str, Callable[[bytes], bytes]] = {"ray call": by_ray, "socket": by_socket}
         cases = [case for rows in ROWS for case in measure_rows(rows, ways, repeats)]
         socket.close()
         context.term()

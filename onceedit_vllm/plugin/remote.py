@@ -131,15 +131,15 @@ class RemoteClient:
     def _attach_at_first(self) -> None:
         """Wait until the host lets this engine in."""
         until = time.monotonic() + self._config.attach_deadline
-        self._socket.poll(round(1000 * self._config.attach_deadline), zmq.POLLOUT)
+        self._socket.poll(math.ceil(1000 * self._config.attach_deadline), zmq.POLLOUT)
         self._attach()
         self._receive_until(lambda: len(self._targets) > 0 or bool(self._refusal), until)
         if len(self._targets) == 0:
             why = self._refusal or f"it has not answered in {self._config.attach_deadline:g} s"
             self.shutdown()
             raise HostError(
-                f"the plug-in host at {self._endpoint.address} cannot be attached to: {why}; see "
-                "`onceedit host list`"
+                f"the plug-in host at {self._endpoint.address} cannot be attached to: {why}; see `onceedit "
+                "host list` (from another machine it is reached only if it was started with --tcp)"
             )
 
     def send(self, events: Sequence[Event]) -> None:

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -120,12 +121,16 @@ class PlugInServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and forget all engines. Twice is harmless."""
+        """End the thread, forget all engines and remove the socket file. Twice is harmless."""
+        if self._ending.is_set():
+            return
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join()
         self._makers.shutdown(wait=False, cancel_futures=True)
         self._context.destroy(linger=0)
+        if self._address.startswith("ipc://"):
+            Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
 
     def stats(self) -> list[dict[str, Any]]:
         """Of each engine: its name, what was counted, and the texts that are followed for it.

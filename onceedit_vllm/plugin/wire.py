@@ -50,12 +50,6 @@ class VocabularyBytes(msgspec.Struct, frozen=True, array_like=True):
     def of(cls, vocabulary: Vocabulary) -> VocabularyBytes:
         """From tensors and tables."""
         surface, carry, spellings, width = vocabulary
-        tables = (
-            ids_bytes(carry),
-            ids_bytes(spellings.tokens),
-            ids_bytes(spellings.ids),
-            ids_bytes(spellings.ends),
-        )
         return cls(
             surface.style,
             surface.token_bytes,
@@ -63,7 +57,10 @@ class VocabularyBytes(msgspec.Struct, frozen=True, array_like=True):
             sorted(surface.fallback_ids),
             surface.eos_id,
             surface.strips_prefix_space,
-            *tables,
+            ids_bytes(carry),
+            ids_bytes(spellings.tokens),
+            ids_bytes(spellings.ids),
+            ids_bytes(spellings.ends),
             width,
         )
 

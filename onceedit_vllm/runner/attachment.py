@@ -65,6 +65,6 @@ def _join(pack: EditPack, config: ServingConfig, vocabulary: Vocabulary) -> Plug
         joined.endpoint.address,
         "; no cluster of Ray was running, so this engine has started one, which ends with it"
         if joined.is_own_cluster
-        else f"; it outlives this engine, until `onceedit host stop {config.plugin.name}`",
+        else f"; it ends with its cluster, or by `onceedit host stop {config.plugin.name}`",
     )
     return RemoteClient(joined.endpoint, vocabulary, config.threshold, config.plugin)

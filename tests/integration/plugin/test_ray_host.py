@@ -64,18 +64,18 @@ def write_pack(plug_in: ToyPlugIn, root: Path, *, edit: str = "e") -> EditPack:
     outcome = EditOutcome(
         id=edit, learnt=True, prompt_probability=1, heldout_probability=1, prompt_alpha=1, heldout_alpha=1
     )
+
+    def save(folder: Path) -> None:
+        shutil.copytree(plug_in.folder, folder, dirs_exist_ok=True)
+
     return EditPack.write(
         root,
         manifest=manifest,
         edits=[EditRecord(id=edit, prompt="The capital of France is", target="Lyon", subject="France")],
         report=PackReport(edits=(outcome,)),
         base_embeddings=load_embeddings(plug_in.folder),
-        save_model=lambda folder: copy_to(plug_in.folder, folder),
+        save_model=save,
     )
-
-
-def copy_to(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["stop", "x"]])
@@ -84,6 +84,12 @@ def test_without_a_cluster_the_commands_say_how_to_start_one(arguments: list[str
     done = run_command("host", *arguments)
     assert done.returncode == 1
     assert "ray start --head" in done.stderr
+
+
+def test_an_address_where_nobody_listens_is_named_at_once() -> None:
+    done = run_command("host", "list", RAY_ADDRESS="127.0.0.1:1")
+    assert done.returncode == 1
+    assert "RAY_ADDRESS=127.0.0.1:1" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +243,8 @@ def test_an_actor_that_is_killed_comes_again_and_nothing_leaks(
         client = engine(pack, plug_in, "killed")
         assert all(speaks(client, plug_in, handle) for handle in range(4))
         os.kill(facts.pid, signal.SIGKILL)
+        # Another engine that comes at this moment waits for it, and does not take it for broken.
+        late = ThreadPoolExecutor(1).submit(engine, pack, plug_in, "killed")
         client.send([Append(handle, 0, [5]) for handle in range(4)])
         answers = client.take([(handle, 1) for handle in range(4)])
         assert set(states(answers)) <= {State.LOST, State.UNKNOWN}
@@ -247,6 +255,7 @@ def test_an_actor_that_is_killed_comes_again_and_nothing_leaks(
         assert restarted.address == facts.address
         tally = client.tally()
         assert tally["reconnects"] >= 1
+        late.result(timeout=120).shutdown()
         client.send([Close(handle) for handle in range(next(handles))])
         assert client.tally()["texts"] == 0
         client.shutdown()

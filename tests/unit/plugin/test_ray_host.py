@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from onceedit_vllm.errors import HostError
+from onceedit_vllm.plugin import ray_host
 from onceedit_vllm.plugin.ray_host import HostActor, manifest_digest, socket_folder
 from tests.unit.test_pack import write as write_pack
 
@@ -40,7 +41,8 @@ def test_another_edit_is_another_digest(tmp_path: Path) -> None:
     assert manifest_digest(one) == manifest_digest(same) != manifest_digest(other)
 
 
-def test_an_actor_that_cannot_serve_lives_to_say_why(tmp_path: Path) -> None:
+def test_an_actor_that_cannot_serve_lives_to_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray_host, "_pin", lambda _: None)  # this process is not the actor's
     actor = HostActor("a", str(tmp_path / "none"), "{}", "key")
     assert "there is no such folder" in actor.facts()["failure"]
     actor.end()

@@ -243,7 +243,7 @@ def test_attaching_again_forgets_what_was_before(serve, engine, runtime: SlowRun
     assert one.step(Append(1, 0, [3]), session=2) == {1: State.UNKNOWN}
 
 
-def test_detaching_and_stopping_leave_nothing(serve, engine, runtime: SlowRuntime) -> None:
+def test_detaching_and_stopping_leave_nothing(serve, engine, runtime: SlowRuntime, tmp_path: Path) -> None:
     server = serve()
     for name in ("one", "two"):
         one = engine(name)
@@ -256,6 +256,7 @@ def test_detaching_and_stopping_leave_nothing(serve, engine, runtime: SlowRuntim
     server.stop()
     server.stop()
     assert runtime.texts == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stranger_is_asked_who_it_is(serve, engine) -> None:
