@@ -56,6 +56,7 @@ def _joined(rank: int, store: str, size: int) -> RankGroup:
         world_size=size,
         timeout=timedelta(seconds=PATIENCE),
     )
+    assert dist.group.WORLD is not None
     return RankGroup(dist.group.WORLD)
 
 
@@ -91,7 +92,7 @@ class Recorder:
 def serve(rank: int, store: str, size: int, root: Path) -> dict[str, Any]:
     """Some steps with a toy plug-in; what this rank saw, and on the first what the bare client said."""
     group = _joined(rank, store, size)
-    rank_messages.cut = short  # type: ignore[assignment]
+    vars(rank_messages)["cut"] = short
     recorder = group.in_turns(lambda: _recorder(root) if group.is_first else None)
     group.open()
     group.connect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ class Ranks:
         def finish(rank: int) -> None:
             self.steps[rank].finish(copies[rank], list(enumerate(self.rows[rank])))
 
-        together([lambda rank=rank: finish(rank) for rank in range(len(self.steps))])
+        together([partial(finish, rank) for rank in range(len(self.steps))])
         return copies
 
     def write(self, *tokens: int) -> None:
@@ -214,7 +215,7 @@ def test_an_error_of_the_host_is_one_on_all_ranks(size: int, call: Callable[[Plu
             call(client)
         return True
 
-    assert together([lambda client=client: fails(client) for client in clients]) == [True] * size
+    assert together([partial(fails, client) for client in clients]) == [True] * size
 
 
 def test_an_answer_that_came_too_late_is_dropped_on_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +293,7 @@ def test_different_logits_are_counted_and_said(caplog: pytest.LogCaptureFixture)
     other = logits.clone()
     other[1, 3] = torch.nextafter(other[1, 3], torch.tensor(9.0))
     for second, differs in ((logits, 0), (other, 1)):
-        together([lambda: comparisons[0].compare(logits), lambda s=second: comparisons[1].compare(s)])
+        together([partial(comparisons[0].compare, logits), partial(comparisons[1].compare, second)])
         assert [comparison.counts["ranks_differed"] for comparison in comparisons] == [differs] * 2
     assert "logits differ" in caplog.text
 
