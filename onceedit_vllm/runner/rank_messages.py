@@ -78,7 +78,7 @@ class Verdict(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 Message = Taken | Whole | Failed | Verdict
 
-_decoder = msgspec.msgpack.Decoder(Message)
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
 def encode(message: Message) -> bytes:
