@@ -208,7 +208,7 @@ class Gone:
 def test_an_error_of_the_host_is_one_on_all_ranks(size: int, call: Callable[[PlugInClient], Any]) -> None:
     ends = channels(size)
     host: PlugInClient = Gone()
-    clients = [FirstRank(host, ends[0]), *map(OtherRank, ends[1:])]
+    clients: list[PlugInClient] = [FirstRank(host, ends[0]), *map(OtherRank, ends[1:])]
 
     def fails(client: PlugInClient) -> bool:
         with pytest.raises(ModelError, match="the host is gone"):
