@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.nn.functional import pad
 
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.largest import top_k
@@ -13,8 +12,8 @@ from onceedit_vllm.largest import top_k
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Tokens that a row is cut to where its tail allows it, the tail allowed, and the most tokens all the same.
-NUM_LISTED, LARGEST_TAIL, CAP = 64, 1e-4, 1024
+#: Tokens that a row is cut to.
+NUM_LISTED = 64
 
 # More than a sum in float64 and its rounding to float32 can lose, relative to the result.
 _ROUNDING_UP = 1 + 2**-20
@@ -50,36 +49,21 @@ class Lists(NamedTuple):
         return Lists(ids, self.mass[entries], self.tail[entries], self.whole)
 
 
-def cut(lists: Lists, k: int = NUM_LISTED, tail: float = LARGEST_TAIL, cap: int = CAP) -> Lists:
-    """Keep the tokens of most mass: k of each row, or 2 k, 4 k, ... until what is cut is little.
+def cut(lists: Lists, k: int = NUM_LISTED) -> Lists:
+    """Keep the k tokens of most mass of each row; all that is cut goes to the tail, rounded up.
 
-    Waits for the device that holds the lists.
+    Not more where a row is flat: finding its heaviest thousand takes longer than to send it whole.
 
     Args:
-        lists: Whole or cut ones.
-        k: Tokens of a row at first. Lists that are no longer come back as they are.
-        tail: A row is widened until less than this is cut from it,
-        cap: or until it has so many tokens.
-
-    Returns:
-        As many columns as the longest row needs. ``tail`` is rounded up, never down.
+        lists: Whole or cut ones. Those that are no longer come back as they are.
+        k: Tokens of a row.
 
     Raises:
-        BadInputError: ``k`` is not between 1 and ``cap``.
+        BadInputError: ``k`` is not at least 1.
     """
-    if not 1 <= k <= cap:
-        raise BadInputError(f"cut(k={k}, cap={cap}): take a k of at least 1 and a cap of at least k")
-    if k >= lists.mass.shape[1]:
-        return lists
-    kept = _heaviest(lists, k)
-    wide = (kept.tail >= tail).nonzero().squeeze(1)  # False for NaN
-    if k == cap or len(wide) == 0:
-        return kept
-    wider = cut(lists.take(wide), min(2 * k, cap), tail, cap)
-    missing = wider.ids.shape[1] - k
-    ids, mass = pad(kept.ids, (0, missing), value=-1), pad(kept.mass, (0, missing))
-    ids[wide], mass[wide], kept.tail[wide] = wider.ids, wider.mass, wider.tail
-    return Lists(ids, mass, kept.tail, False)
+    if k < 1:
+        raise BadInputError(f"cut(k={k}): take a k of at least 1")
+    return lists if k >= lists.mass.shape[1] else _heaviest(lists, k)
 
 
 def _heaviest(lists: Lists, k: int) -> Lists:

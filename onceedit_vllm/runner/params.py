@@ -45,7 +45,6 @@ def row_of(
         prompt_ids=prompt_ids,
         options=options,
         want_search=wants_search(params),
-        needs_whole=needs_whole(params),
         logit_bias=params.logit_bias or None,
     )
 
@@ -57,21 +56,6 @@ def wants_search(params: SamplingParams) -> bool:
     uniform one), so whatever looks at more than the top token gets the fused distribution instead.
     """
     return params.temperature == 0.0 and not _is_looked_at(params)
-
-
-def needs_whole(params: SamplingParams) -> bool:
-    """True for requests in which a list that was cut on its way would show.
-
-    Greedy rows are certified one by one, masked or not, and sampling from all tokens misses at most the tail.
-    But what is missing has no probability of its own, and where tokens are masked it may be most of the rest.
-    """
-    is_masked = (
-        params.allowed_token_ids is not None
-        or params.structured_outputs is not None
-        or bool(params.bad_words)
-        or params.min_tokens > 0
-    )
-    return _is_looked_at(params) or (params.temperature > 0.0 and is_masked)
 
 
 def _is_looked_at(params: SamplingParams) -> bool:

@@ -22,7 +22,6 @@ class Row:
         options: The request's own control.
         want_search: True for plain greedy requests, which get the search result; False where the
             distribution itself is needed (sampling, penalties, logit bias, logprobs).
-        needs_whole: True where a cut list would show: single probabilities matter, or tokens are masked.
         logit_bias: LLM token to bias, as vLLM has already added it to the logits.
         penalties: As vLLM has already laid them on the logits; None where it has not, or there are none.
         max_tokens: Longest output; None: no limit of the request's own.
@@ -42,7 +41,6 @@ class Row:
     prompt_ids: Sequence[int]
     options: RequestOptions = DEFAULT_OPTIONS
     want_search: bool = True
-    needs_whole: bool = False
     logit_bias: Mapping[int, float] | None = None
     penalties: Penalties | None = None
     max_tokens: int | None = None

@@ -134,7 +134,9 @@ class FusionStep:
         row.handle = next(self._numbers) if row.number is None else row.number
         # What was decided once stays, also where the pack has changed meanwhile.
         alpha = row.forced_alpha if row.alpha is None else row.alpha
-        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.epoch, row.needs_whole)
+        # Of a greedy row it can be certified that nothing was cut that matters; of any other it would show.
+        whole = not row.want_search
+        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.epoch, whole)
 
     def close(self, row: Row) -> None:
         """Forget a request: finished, aborted, preempted, or its slot taken by another. Never raises.

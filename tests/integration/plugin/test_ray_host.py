@@ -23,7 +23,6 @@ from onceedit_vllm.alignment.embeddings import load_embeddings
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, HostError
-from onceedit_vllm.fusion.lists import LARGEST_TAIL
 from onceedit_vllm.pack import EditOutcome, EditPack, PackManifest, PackReport
 from onceedit_vllm.plugin import ray_host
 from onceedit_vllm.plugin.local import LocalHost
@@ -137,8 +136,6 @@ def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 class TestRayHost(ClientContract):
     """In an actor; lists are cut."""
-
-    tail = LARGEST_TAIL
 
 
 def test_its_packets_are_those_of_a_host_in_this_process_byte_for_byte(

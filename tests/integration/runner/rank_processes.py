@@ -16,9 +16,8 @@ import torch
 import torch.distributed as dist
 
 from onceedit_vllm.errors import ModelError, OnceEditError
-from onceedit_vllm.fusion.lists import NUM_LISTED, cut
 from onceedit_vllm.plugin.packets import Answers, Append, Close, Event, Open
-from onceedit_vllm.runner import rank_group, rank_messages
+from onceedit_vllm.runner import rank_group
 from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_group import RankGroup
 from onceedit_vllm.runner.ranks import FirstRank, OtherRank
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: The toy is so undecided that nothing would be cut off its lists.
-short = partial(cut, cap=NUM_LISTED)
 
 #: Enough for everything here on a slow machine; a rank that waits longer hangs.
 PATIENCE = 60.0
@@ -94,7 +91,6 @@ class Recorder:
 def serve(rank: int, store: str, size: int, root: Path) -> dict[str, Any]:
     """Some steps with a toy plug-in; what this rank saw, and on the first what the bare client said."""
     group = _joined(rank, store, size)
-    vars(rank_messages)["cut"] = short
     recorder = group.in_turns(lambda: _recorder(root) if group.is_first else None)
     group.open()
     group.connect()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onceedit_vllm.runner.params import needs_whole, row_of, wants_search
+from onceedit_vllm.runner.params import row_of, wants_search
 from onceedit_vllm.runner.row import Row
 
 # Takes seconds to import, so this is no unit test.
@@ -46,39 +46,6 @@ def test_only_plain_greedy_requests_want_the_search(fields: dict[str, Any], expe
     row = make_row(**fields)
     assert row is not None
     assert row.want_search is expected
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, False),
-        ({"temperature": 0.7, "top_p": 0.5, "seed": 3}, False),
-        ({"allowed_token_ids": [1, 2]}, False),  # greedy: certified or asked for whole
-        ({"min_tokens": 3}, False),
-        ({"temperature": 0.7, "allowed_token_ids": [1, 2]}, True),
-        ({"temperature": 0.7, "bad_words": ["x"]}, True),
-        ({"temperature": 0.7, "min_tokens": 3}, True),
-        ({"temperature": 0.7, "structured": True}, True),
-        ({"structured": True}, False),
-        ({"presence_penalty": 0.1}, True),
-        ({"frequency_penalty": -0.1}, True),
-        ({"repetition_penalty": 1.1}, True),
-        ({"logprobs": 0}, True),
-        ({"logit_bias": {4: -1.0}}, True),
-        ({"logit_bias": {}}, False),
-    ],
-)
-def test_whole_lists_are_for_requests_in_which_a_cut_one_would_show(
-    fields: dict[str, Any], expected: bool
-) -> None:
-    if fields.pop("structured", False):
-        from vllm.sampling_params import StructuredOutputsParams
-
-        fields["structured_outputs"] = StructuredOutputsParams(choice=["a", "b"])
-    assert needs_whole(params(**fields)) is expected
-    row = make_row(**fields)
-    assert row is not None
-    assert row.needs_whole is expected
 
 
 def test_a_request_becomes_a_row() -> None:

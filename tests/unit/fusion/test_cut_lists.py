@@ -71,7 +71,7 @@ def steps(seed: int, n: int, *, masked: float = 0.0) -> tuple[Tensor, Tensor, Te
 def test_a_certified_token_wins_wherever_the_tail_lies(k: int, masked: float) -> None:
     """Not only with what was cut, but with the worst that could have been: all of it on one token."""
     logits, mass, alpha = steps(k, 400, masked=masked)
-    lists = cut(whole(mass), k, cap=k)
+    lists = cut(whole(mass), k)
     found = fuse(logits, lists, alpha)
     certified = [entry for entry in range(400) if entry not in found.uncertified]
     counts, searched = found.counts, len(certified) - found.counts.left
@@ -98,7 +98,7 @@ def test_a_certified_token_wins_wherever_the_tail_lies(k: int, masked: float) ->
 def test_enough_steps_are_certified() -> None:
     """Behind an open gate nearly all, so that the test before is not about nothing."""
     logits, mass, alpha = steps(1, 500)
-    lists = cut(whole(mass), 5, cap=5)
+    lists = cut(whole(mass), 5)
     assert len(fuse(logits, lists, torch.ones(500)).uncertified) == 0
     assert 5 < len(fuse(logits, lists, alpha).uncertified) < 250
 
@@ -107,7 +107,7 @@ def test_twenty_thousand_steps_say_the_same_cut_and_whole() -> None:
     """By the whole list on request, as in a run: no token differs from the reference in float64."""
     logits, mass, alpha = steps(2, 20_000)
     lists = whole(mass)
-    found = fuse(logits, cut(lists, 5, cap=10), alpha)
+    found = fuse(logits, cut(lists, 5), alpha)
     again = torch.tensor(found.uncertified)
     rest = fuse(logits[again], lists.take(again), alpha[again])
     found.logits[again] = rest.logits
@@ -173,7 +173,7 @@ def test_a_lone_rival_is_masked() -> None:
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_all_that_is_listed_is_masked(alpha: float, search: bool) -> None:
     _, mass, _ = steps(3, 2)
-    lists, logits = cut(whole(mass), 4, cap=4), torch.zeros(2, V)
+    lists, logits = cut(whole(mass), 4), torch.zeros(2, V)
     logits[0, lists.ids[0]] = -INF
     found = fuse(logits, lists, torch.full((2,), alpha), search=search)
     assert found.uncertified == [0]
@@ -191,7 +191,7 @@ def test_without_a_tail_a_cut_list_is_a_whole_one(alpha: float, search: bool) ->
     mass[:, 6:] = 0.0
     mass[:20] = (4 * mass[:20]).round() / 4
     weights, lists = torch.full((60,), alpha), whole(mass)
-    kept = cut(lists, 8, cap=8)
+    kept = cut(lists, 8)
     assert not kept.whole
     assert kept.tail.tolist() == [0.0] * 60
     by_cut, by_whole = (fuse(logits, each, weights, search=search) for each in (kept, lists))
@@ -205,14 +205,14 @@ def test_without_a_tail_a_cut_list_is_a_whole_one(alpha: float, search: bool) ->
 @pytest.mark.parametrize("search", [True, False])
 def test_without_weight_the_llm_is_certain(search: bool) -> None:
     logits, mass, _ = steps(5, 50, masked=0.3)
-    found = fuse(logits, cut(whole(mass), 2, cap=2), torch.zeros(50), search=search)
+    found = fuse(logits, cut(whole(mass), 2), torch.zeros(50), search=search)
     assert found.uncertified == []
     assert torch.equal(found.logits.argmax(dim=1), logits.argmax(dim=1))
 
 
 def test_bad_rows_are_left_and_want_nothing() -> None:
     logits, mass, _ = steps(6, 6)
-    lists, alpha = cut(whole(mass), 4, cap=4), torch.full((6,), 1.0)
+    lists, alpha = cut(whole(mass), 4), torch.full((6,), 1.0)
     logits[1, 5], lists.tail[2], alpha[3], lists.mass[4, 1] = NAN, NAN, 1.5, INF
     found = fuse(logits, lists, alpha)
     assert found.uncertified == []
@@ -224,10 +224,10 @@ def test_bad_rows_are_left_and_want_nothing() -> None:
 def test_rows_of_other_lengths_and_rows_that_stand_for_none() -> None:
     logits, mass, _ = steps(7, 4)
     mass.fill_(1 / V)
-    mass[0] = 0.0
-    mass[0, [5, 12, 7]] = torch.tensor([0.1, 0.9, 1e-5])
-    lists = cut(whole(mass), 2, cap=16)
-    assert lists.ids[0].tolist() == [5, 12, *[-1] * 14]
+    lists = cut(whole(mass), 16)
+    lists.ids[0], lists.mass[0] = -1, 0.0
+    lists.tail[0] = 1e-5
+    lists.ids[0, :2], lists.mass[0, :2] = torch.tensor([5, 12]), torch.tensor([0.1, 0.9])
     fused, fuser = logits.clone().to(DEVICE), Fuser(ALIGNMENT, FusionConfig(), DEVICE)
     rows, search = torch.tensor([2, -1, 0, 3]), torch.tensor([True, True, True, False])
     assert fuser.fuse_rows_inplace(fused, rows, lists, torch.ones(4), search) == [2]
@@ -249,7 +249,7 @@ def test_a_list_of_nothing_but_its_tail_is_not_enough() -> None:
 def test_sampled_rows_are_as_far_off_as_is_said(k: int, masked: float) -> None:
     """Total variation against the reference, at most alpha tail / (1 - alpha + alpha q)."""
     logits, mass, alpha = steps(8 + k, 300, masked=masked)
-    lists = cut(whole(mass), k, cap=k)
+    lists = cut(whole(mass), k)
     found = fuse(logits, lists, alpha, search=False)
     sampled = [entry for entry in range(300) if entry not in found.uncertified]
     p = exact_p(logits, mass, alpha).clamp(min=0)
@@ -281,7 +281,7 @@ def test_cut_at_the_width_of_real_vocabularies(dtype: torch.dtype) -> None:
 def test_the_papers_iterate_of_a_certified_row() -> None:
     logits, mass, alpha = steps(9, 100)
     lists = whole(mass)
-    by_cut = fuse(logits, cut(lists, 5, cap=5), alpha, solver="adamw")
+    by_cut = fuse(logits, cut(lists, 5), alpha, solver="adamw")
     by_whole = fuse(logits, lists, alpha, solver="adamw")
     certified = [entry for entry in range(100) if entry not in by_cut.uncertified]
     assert 0 < len(certified) < 100

@@ -13,7 +13,6 @@ import zmq
 
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import HostError
-from onceedit_vllm.fusion.lists import LARGEST_TAIL
 from onceedit_vllm.plugin.local import LocalHost
 from onceedit_vllm.plugin.packets import Answers, Append, Close, Open, State
 from onceedit_vllm.plugin.remote import Endpoint, RemoteClient
@@ -64,8 +63,6 @@ def client(endpoint: Endpoint, plug_in: ToyPlugIn) -> Iterator[RemoteClient]:
 
 class TestRemoteClient(ClientContract):
     """Over a socket; lists are cut."""
-
-    tail = LARGEST_TAIL
 
 
 def test_whole_lists_where_they_were_asked_for_at_the_start(client: RemoteClient, plug_in: ToyPlugIn) -> None:

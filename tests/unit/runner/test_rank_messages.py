@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from onceedit_vllm.fusion.lists import CAP, NUM_LISTED, Lists, cut
+from onceedit_vllm.fusion.lists import NUM_LISTED, Lists, cut
 from onceedit_vllm.plugin.packets import Answer, State
 from onceedit_vllm.runner.rank_messages import (
     Failed,
@@ -29,7 +29,7 @@ TARGETS = torch.arange(3, 3 + 2 * V, 2)
 
 
 def whole_lists(n: int, *, flat: bool = False) -> Lists:
-    """Peaked rows, of which 64 tokens are enough, or flat ones, of which not even the cap is."""
+    """Peaked rows, of which 64 tokens are enough, or flat ones."""
     generator = torch.Generator().manual_seed(n)
     logits = torch.randn(n, V, generator=generator) * (0.1 if flat else 8.0)
     return Lists(TARGETS.expand(n, -1), logits.softmax(dim=1), torch.zeros(n), True)
@@ -62,8 +62,7 @@ def test_cut_lists_arrive_as_they_were_cut(n: int, flat: bool) -> None:
     lists = whole_lists(n, flat=flat)
     found = travelled(pack_lists(lists, [False] * n))
     assert same(found, cut(lists))
-    assert NUM_LISTED <= found.ids.shape[1] <= CAP
-    assert (found.ids.shape[1] == CAP) == flat
+    assert found.ids.shape[1] == NUM_LISTED
 
 
 def test_beside_rows_that_are_cut_a_whole_one_has_all_its_tokens() -> None:

@@ -302,7 +302,7 @@ def test_different_logits_are_counted_and_said(caplog: pytest.LogCaptureFixture)
 
 def test_whole_rows_are_those_that_ask_for_it_until_they_are_closed() -> None:
     ranks = Ranks(2)
-    ranks.add([EDITED], want_search=False, needs_whole=True)
+    ranks.add([EDITED], want_search=False)
     ranks.add([EDITED, 2])
     first: Any = ranks.clients[0]
     ranks.finish(some_logits(2))

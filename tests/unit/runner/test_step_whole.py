@@ -12,12 +12,10 @@ from tests.unit.plugin.fakes import EDITED, FakeRuntime
 from tests.unit.runner.fakes import some_step
 
 
-@pytest.mark.parametrize("needs_whole", [False, True])
-def test_a_row_that_needs_whole_lists_is_opened_so(
-    needs_whole: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("greedy", [False, True])
+def test_only_the_lists_of_greedy_rows_are_cut(greedy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     step = some_step(FakeRuntime())
     told: list[Any] = []
     monkeypatch.setattr(step._plugin, "send", told.extend)
-    step.begin([Row([EDITED], needs_whole=needs_whole)])
-    assert told == [Open(0, [EDITED], [], whole=needs_whole)]
+    step.begin([Row([EDITED], want_search=greedy)])
+    assert told == [Open(0, [EDITED], [], epoch=None, whole=not greedy)]
