@@ -40,7 +40,7 @@ _COLUMNS = {
 }
 
 
-_CUT = ("name", "weights", "steps", "same_token", "certified_rate", "rows_by_tokens_listed")
+_CUT = ("name", "weights", "steps", "same_token", "certified_rate", "whole_rows_requested")
 
 
 def print_tables(result: dict[str, Any], console: Console) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from onceedit_vllm.fusion.lists import NUM_LISTED, Lists
+from onceedit_vllm.fusion.lists import NUM_LISTED, Lists, cut
 from onceedit_vllm.plugin.packets import State
-from tests.integration.runner.rank_processes import PATIENCE, on_ranks, serve, short, start
+from tests.integration.runner.rank_processes import PATIENCE, on_ranks, serve, start
 from tests.unit.fusion.path_cases import same_bits
 
 pytestmark = pytest.mark.integration
@@ -56,10 +56,10 @@ def test_lists_are_the_bare_clients_cut_or_whole_as_each_row_needs(seen):
     bare, bare_whole = seen[0]["bare"]
     found, said = seen[0]["answers"], [answers.lists for answers in bare]
     # Request 0 is cut; request 1 is whole, beside it or alone.
-    check_row(found[0].lists, 0, short(Lists(said[0].ids[:1], said[0].mass[:1], said[0].tail[:1], True)), 0)
+    check_row(found[0].lists, 0, cut(Lists(said[0].ids[:1], said[0].mass[:1], said[0].tail[:1], True)), 0)
     check_row(found[0].lists, 1, said[0], 1)
     check_row(found[1].lists, 0, said[1], 0)
-    check_row(found[1].lists, 1, short(Lists(said[1].ids[1:], said[1].mass[1:], said[1].tail[1:], True)), 0)
+    check_row(found[1].lists, 1, cut(Lists(said[1].ids[1:], said[1].mass[1:], said[1].tail[1:], True)), 0)
     assert not found[1].lists.whole
     assert found[2].lists.whole
     check_row(found[2].lists, 0, said[2], 0)
