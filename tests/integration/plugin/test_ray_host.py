@@ -138,6 +138,16 @@ class TestRayHost(ClientContract):
     """In an actor; lists are cut."""
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many as the actor has: sums of other threads round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_its_packets_are_those_of_a_host_in_this_process_byte_for_byte(
     facts: HostFacts, pack: EditPack, plug_in: ToyPlugIn
 ) -> None:
@@ -148,7 +158,6 @@ def test_its_packets_are_those_of_a_host_in_this_process_byte_for_byte(
         *[[Append(i, n, [token]) for i in range(3)] for n, token in enumerate(output)],
         [Close(1), Append(2, 0, [9]), Open(7, prompts[0], output, (0,)), Append(77, 0, [1])],
     ]
-    assert torch.get_num_threads() == 1  # as many as the actor has
     reader = LocalHost(pack, CONFIG).attach(plug_in.vocabulary)
     context: Any = zmq.Context()
     by_hand = Engine(context, facts.address, "by hand")
