@@ -40,7 +40,7 @@ def shared(runner: str, tight_args: dict[str, Any], pack_dir: Path, work: Path) 
         **tight_args,
         logits_processors=[PROCESSOR],
         additional_config={"onceedit": ours},
-        worker_extension_cls="worker_counts.WorkerCounts",
+        worker_extension_cls="onceedit_vllm.runner.extension.OnceEditWorkerExtension",
     ) as engine:
         yield engine
 
