@@ -114,7 +114,10 @@ def measure_llm(llm: str, pack: EditPack, args: argparse.Namespace) -> list[dict
 
 
 def onceedit_settings(pack: EditPack, host: str) -> dict[str, Any]:
-    plugin = {"host": "local"} if host == "local" else {"host": "ray", "name": "benchmark"}
+    plugin: dict[str, Any] = {"host": host}
+    if host == "ray":
+        # On the last core; vLLM's worker binds the first ones on a CPU.
+        plugin |= {"name": "benchmark", "cpus": [(os.cpu_count() or 1) - 1]}
     return {"pack": str(pack.root.resolve()), "plugin": plugin}
 
 
