@@ -39,8 +39,8 @@ _COUNTERS = {
     "fallbacks": ("reason", "What went the slow way, or was left to the LLM, and why."),
     "events": ("event", "Everything else that is counted."),
 }
-#: Names in a tally that are states, not counts.
-_STATES = {
+#: Names in a tally that are states, not counts, with what they say.
+STATES = {
     "texts": "Texts that the plug-in follows now.",
     "kv_bytes": "Bytes of the plug-in's keys and values.",
     "packs": "Packs in memory: the active one, and earlier ones that running requests began with.",
@@ -63,7 +63,7 @@ class Metrics:
         }
         self._gauges = {
             name: Gauge(f"onceedit:{name}", text, _LABELS, registry=registry, multiprocess_mode="mostrecent")
-            for name, text in _STATES.items()
+            for name, text in STATES.items()
         }
         self._histograms = {
             name: Histogram(
@@ -112,7 +112,7 @@ class EngineMetrics:
     def show_tally(self, tally: Mapping[str, int]) -> None:
         """Show counts since the engine's start, and states. A count that fell began anew."""
         for name, value in tally.items():
-            if name in _STATES:
+            if name in STATES:
                 self._metrics.set_state(self._engine, name, value)
                 continue
             before = self._shown.get(name, 0)

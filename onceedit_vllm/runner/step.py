@@ -83,7 +83,7 @@ class FusionStep:
 
         Waits for the GPU.
         """
-        return {**self._plugin.tally(), **self.counts, **self._fuser.counts()._asdict()}
+        return {**self.counts, **self._fuser.counts()._asdict(), **self._plugin.tally()}
 
     def admit(self, row: Row) -> bool:
         """Look for subjects in a new request's prompt; False where the edits do not concern it.

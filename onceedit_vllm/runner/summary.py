@@ -9,6 +9,8 @@ from weakref import WeakSet
 
 from vllm.logger import init_logger
 
+from onceedit_vllm.runner.metrics import STATES
+
 # Below vLLM's own logger, so that its level and format apply.
 logger = init_logger("vllm.onceedit")
 
@@ -25,7 +27,7 @@ class Summary:
     """Logs the counts every so often while requests are served, and when the engine ends.
 
     Args:
-        tally: The counts since the start, by name; may wait for the GPU.
+        tally: The counts since the start, by name, and states, which are left out; may wait for the GPU.
         seconds: Shortest time between two lines.
     """
 
@@ -54,7 +56,8 @@ class Summary:
     def write(self) -> None:
         """Log what is not zero, unless the last line said the same. Never raises."""
         try:
-            counts = {name: count for name, count in self._tally().items() if count}
+            tally = self._tally().items()
+            counts = {name: count for name, count in tally if count and name not in STATES}
         except Exception as error:
             logger.debug("onceedit: the counts cannot be read: %s", error)
             return

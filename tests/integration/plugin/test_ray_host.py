@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import zmq
@@ -36,6 +38,7 @@ from onceedit_vllm.plugin.wire import (
     Said,
     Step,
     VocabularyBytes,
+    decode_request,
     encode,
     packets_of,
 )
@@ -138,19 +141,26 @@ class TestRayHost(ClientContract):
     """In an actor; lists are cut."""
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As many as the actor has: sums of other threads round differently."""
-    threads = torch.get_num_threads()
+def packets_here(root: Path, vocabulary: bytes, script: list[bytes], wanted: list[Any]) -> list[bytes]:
+    """What a host in this process says, as bytes; with one thread, as the actor has."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    client = LocalHost(EditPack.load(root), CONFIG).attach(
+        msgspec.msgpack.decode(vocabulary, type=VocabularyBytes).read()
+    )
+    answers = []
+    for message, asked in zip(script, wanted, strict=True):
+        step = decode_request(message)
+        assert isinstance(step, Step)
+        client.send(step.events)
+        packets = packets_of(asked, client.take(asked), [handle == 3 for handle, _ in asked])
+        answers.append(encode(Said(1, packets)))
+    return answers
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_its_packets_are_those_of_a_host_in_this_process_byte_for_byte(
+def test_its_packets_are_those_of_a_local_host_byte_for_byte(
     facts: HostFacts, pack: EditPack, plug_in: ToyPlugIn
 ) -> None:
+    """In a process of its own: what other tests did to torch in this one would round differently."""
     prompts = [plug_in.llm_ids(prompt) for prompt in PROMPTS]
     output = plug_in.llm_ids(OUTPUT)
     script: list[list[Any]] = [
@@ -158,21 +168,22 @@ def test_its_packets_are_those_of_a_host_in_this_process_byte_for_byte(
         *[[Append(i, n, [token]) for i in range(3)] for n, token in enumerate(output)],
         [Close(1), Append(2, 0, [9]), Open(7, prompts[0], output, (0,)), Append(77, 0, [1])],
     ]
-    reader = LocalHost(pack, CONFIG).attach(plug_in.vocabulary)
+    vocabulary = VocabularyBytes.of(plug_in.vocabulary)
     context: Any = zmq.Context()
     by_hand = Engine(context, facts.address, "by hand")
-    attach = Attach(VERSION, 1, facts.token, facts.digest, None, VocabularyBytes.of(plug_in.vocabulary))
-    assert isinstance(by_hand.ask(attach), Attached)
-    for events in script:
-        said = by_hand.ask(Step(1, events))
-        assert isinstance(said, Said)
-        wanted = [(packet.handle, packet.length) for packet in said.packets]
-        reader.send(events)
-        expected = packets_of(wanted, reader.take(wanted), [handle == 3 for handle, _ in wanted])
-        assert encode(said) == encode(Said(1, expected))
-    by_hand.socket.close()
-    context.term()
-    reader.shutdown()
+    try:
+        attach = Attach(VERSION, 1, facts.token, facts.digest, None, vocabulary)
+        assert isinstance(by_hand.ask(attach), Attached)
+        said = [by_hand.ask(Step(1, events)) for events in script]
+    finally:
+        by_hand.socket.close()
+        context.term()
+    assert all(isinstance(each, Said) for each in said)
+    wanted = [[(packet.handle, packet.length) for packet in each.packets] for each in said]  # type: ignore[union-attr]
+    steps = [encode(Step(1, events)) for events in script]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        job = pool.submit(packets_here, pack.root, msgspec.msgpack.encode(vocabulary), steps, wanted)
+        assert [encode(each) for each in said] == job.result(timeout=120)
 
 
 def test_it_runs_on_the_cores_it_was_given(facts: HostFacts) -> None:

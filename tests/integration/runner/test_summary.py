@@ -28,7 +28,7 @@ def lines(caplog, monkeypatch):
 def test_a_line_now_and_then_and_only_when_something_changed(lines, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    counts = {"gated": 1, "bypassed": 2, "failures": 0}
+    counts = {"gated": 1, "bypassed": 2, "failures": 0, "kv_bytes": 5, "epoch": 1}
     reads = []
 
     def read() -> dict[str, int]:
