@@ -158,9 +158,12 @@ def packets_here(root: Path, vocabulary: bytes, script: list[bytes], wanted: lis
 
 
 def test_its_packets_are_those_of_a_local_host_byte_for_byte(
-    facts: HostFacts, pack: EditPack, plug_in: ToyPlugIn
+    cluster: str, pack: EditPack, plug_in: ToyPlugIn
 ) -> None:
-    """In a process of its own: what other tests did to torch in this one would round differently."""
+    """Two hosts that have read nothing else: what is known of a text already is not read in the same batches.
+
+    The local one is in a process of its own: what other tests did to torch in this one may round otherwise.
+    """
     prompts = [plug_in.llm_ids(prompt) for prompt in PROMPTS]
     output = plug_in.llm_ids(OUTPUT)
     script: list[list[Any]] = [
@@ -170,14 +173,15 @@ def test_its_packets_are_those_of_a_local_host_byte_for_byte(
     ]
     vocabulary = VocabularyBytes.of(plug_in.vocabulary)
     context: Any = zmq.Context()
-    by_hand = Engine(context, facts.address, "by hand")
-    try:
-        attach = Attach(VERSION, 1, facts.token, facts.digest, None, vocabulary)
-        assert isinstance(by_hand.ask(attach), Attached)
-        said = [by_hand.ask(Step(1, events)) for events in script]
-    finally:
-        by_hand.socket.close()
-        context.term()
+    with running("fresh", pack) as facts:
+        by_hand = Engine(context, facts.address, "by hand")
+        try:
+            attach = Attach(VERSION, 1, facts.token, facts.digest, None, vocabulary)
+            assert isinstance(by_hand.ask(attach), Attached)
+            said = [by_hand.ask(Step(1, events)) for events in script]
+        finally:
+            by_hand.socket.close()
+            context.term()
     assert all(isinstance(each, Said) for each in said)
     wanted = [[(packet.handle, packet.length) for packet in each.packets] for each in said]  # type: ignore[union-attr]
     steps = [encode(Step(1, events)) for events in script]
