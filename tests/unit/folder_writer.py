@@ -32,8 +32,16 @@ def read_version(target: Path) -> str | None:
     """The version that all files hold; "half" where they do not agree or one is missing."""
     if not target.exists():
         return None
-    found = {(target / name).read_text() if (target / name).exists() else None for name in FILES}
+    found = {_text_of(target / name) for name in FILES}
     return found.pop() or "half" if len(found) == 1 else "half"
+
+
+def _text_of(file: Path) -> str | None:
+    """None where it is not there; not looked for first, because another process may be replacing it."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return None
 
 
 def die_at(step: int) -> None:
