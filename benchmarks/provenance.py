@@ -22,13 +22,18 @@ _PACKAGES = (
 def provenance() -> dict[str, Any]:
     """What every result file carries beside its numbers."""
     return {
-        "command": " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_folders, sys.argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": _machine(),
         "torch_threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def _without_folders(argument: str) -> str:
+    """An absolute path by its last part: where a machine keeps its files is nobody's business."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _versions() -> dict[str, str]:
