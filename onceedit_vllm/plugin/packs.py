@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
@@ -46,7 +47,7 @@ class Packs:
         self._since = {1: time.monotonic()}  # when each was last active
         self._active = 1
         self._numbers = 1
-        self._loading = threading.Lock()
+        self._loading, self._changing = threading.Lock(), threading.Lock()
         self._followers: WeakSet[Follower] = WeakSet()
 
     @property
@@ -59,7 +60,9 @@ class Packs:
         self._followers.add(follower)
 
     def load(self, pack: EditPack) -> int:
-        """Load a pack beside the active one. May run on a thread of its own.
+        """Load a pack beside the active one, in place of one that was loaded and never activated.
+
+        May run on a thread of its own.
 
         Returns:
             Its number, for :meth:`activate`.
@@ -70,10 +73,12 @@ class Packs:
         """
         with self._loading:
             self._refuse_other_base(pack)
+            self._keep(lambda number: number in self._since)
             refuse_without_room(pack.model_dir, self._config, self.active.runtime.device)
             self._numbers += 1
             epoch = Epoch(self._numbers, pack, self._config)
-            self._epochs = {**self._epochs, epoch.number: epoch}
+            with self._changing:
+                self._epochs = {**self._epochs, epoch.number: epoch}
             return epoch.number
 
     def activate(self, number: int) -> None:
@@ -97,11 +102,19 @@ class Packs:
         for number in [number for number in self._since if number != self._active]:
             is_late = time.monotonic() - self._since[number] > _RETIRE_SECONDS
             if is_late or not any(follower.num_texts(number) for follower in self._followers):
-                for follower in self._followers:
-                    follower.drop(number)
-                del self._since[number]
-                self._epochs = {n: epoch for n, epoch in self._epochs.items() if n != number}
+                self._drop(number)
         self._since[self._active] = time.monotonic()
+
+    def _drop(self, gone: int) -> None:
+        for follower in self._followers:
+            follower.drop(gone)
+        del self._since[gone]
+        self._keep(lambda number: number != gone)
+
+    def _keep(self, is_kept: Callable[[int], bool]) -> None:
+        """Let go of all others. Packs are added on one thread and let go of on another."""
+        with self._changing:
+            self._epochs = {number: epoch for number, epoch in self._epochs.items() if is_kept(number)}
 
     def num_bytes(self) -> int:
         """Bytes of all models, and of the keys and values of their texts."""

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
+from tests.integration.benchmarks.smoke import smoke
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "runtime.py"
+pytestmark = pytest.mark.integration
 
 
 def test_smoke(tmp_path: Path) -> None:
     out = tmp_path / "results" / "runtime.json"
-    command = [sys.executable, str(SCRIPT), "--smoke", "--json", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    printed = json.loads(done.stdout)
-    assert printed == json.loads(out.read_text())
-    assert {"command", "commit", "machine", "versions"} <= set(printed)
+    printed = smoke("runtime.py", out)
     assert printed["failures"] == []
     (case,) = printed["decode"]
     assert min(case["ours_ms"], case["transformers_ms"], case["ratio"]) > 0

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.integration.benchmarks.smoke import smoke
+
 pytestmark = pytest.mark.integration
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "serving.py"
 FIELDS = {
     "llm", "host", "in_scope", "batch", "tokens_per_s", "ratio_to_plain", "ratio_low", "floor_ratio",
     "ratio_to_floor", "ttft_ms", "itl_p50_ms", "itl_p99_ms", "plugin_forwards", "plugin_seconds",
@@ -21,12 +19,7 @@ FIELDS = {
 def test_smoke(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
     out = tmp_path / "results" / "serving.json"
-    command = [sys.executable, str(SCRIPT), "--smoke", "--json", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    printed = json.loads(done.stdout)
-    assert printed == json.loads(out.read_text())
-    assert {"command", "commit", "machine", "versions"} <= set(printed)
+    printed = smoke("serving.py", out, 600)
     assert out.with_suffix(".png").stat().st_size > 1000
     cases = {(case["host"], case["in_scope"]): case for case in printed["cases"]}
     assert list(cases) == [("plain", 0.0), ("local", 0.0), ("plain", 1.0), ("local", 1.0)]

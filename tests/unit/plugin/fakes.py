@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -190,6 +191,7 @@ class FakePacks(Packs):
         self._since = {epochs[0].number: 0.0}
         self._active = epochs[0].number
         self._followers: Any = WeakSet()
+        self._changing = threading.Lock()
 
 
 def some_client(runtime: FakeRuntime, gate: Gate | None = None, *more: FakeRuntime) -> LocalClient:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from onceedit_vllm.config import PlugInConfig
+from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.plugin.client import LocalClient
 from onceedit_vllm.plugin.local import LocalHost
 from onceedit_vllm.plugin.packets import Open, State
@@ -67,3 +68,14 @@ def test_a_threshold_of_the_engine_is_in_place_of_the_packs(
     assert 0.5 < (answer.alpha or 0.0) < 0.7
     assert answer.state == state
     client.shutdown()
+
+
+def test_a_pack_that_was_loaded_and_never_activated_makes_room_for_the_next(plug_in: ToyPlugIn) -> None:
+    plug_in.pack.manifest.base_fingerprint = "toy"
+    host = LocalHost(plug_in.pack, PlugInConfig(device="cpu", dtype="float32"))
+    assert [host.load(plug_in.pack) for _ in range(3)] == [2, 3, 4]
+    assert host.tally()["packs"] == 2
+    with pytest.raises(BadInputError, match=r"no pack number 2 .* loaded are \[1, 4\]"):
+        host.activate(2)
+    host.activate(4)
+    assert (host.tally()["epoch"], host.tally()["packs"]) == (4, 1)
