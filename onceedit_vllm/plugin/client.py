@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Event, State
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ class LocalClient:
         packs.watch(self)
 
     @property
-    def epoch(self) -> int:
+    def active(self) -> ActivePack:
         """See the protocol."""
-        return self._packs.active.number
+        epoch = self._packs.active
+        return ActivePack(epoch.number, epoch.pack.edits)
 
     @property
     def targets(self) -> torch.Tensor:
@@ -124,7 +126,7 @@ class LocalClient:
         if number is None:
             return
         self._readers[number].forget(handle)
-        if number != self.epoch:
+        if number != self.active.epoch:
             self._packs.retire()
 
     def _reader_of(self, epoch: Epoch) -> Reader:

@@ -23,6 +23,7 @@ from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import HostError, WireError
 from onceedit_vllm.plugin.breaker import CircuitBreaker
 from onceedit_vllm.plugin.heartbeat import INTERVAL, Heartbeat
+from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Event, Open, State
 from onceedit_vllm.plugin.wire import (
     VERSION,
@@ -49,6 +50,7 @@ from onceedit_vllm.plugin.wire import (
 )
 
 if TYPE_CHECKING:
+    from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import Vocabulary
 
@@ -88,13 +90,11 @@ class RemoteClient:
         threshold: In place of the pack's.
         config: Its deadlines.
         interval: Seconds between two beats of the heart.
+        edits: Of the pack that the host serves.
 
     Raises:
         HostError: The host does not answer, or refuses.
     """
-
-    #: See the protocol: a host in another process serves one pack.
-    epoch = 1
 
     def __init__(
         self,
@@ -103,7 +103,10 @@ class RemoteClient:
         threshold: float | None = None,
         config: PlugInConfig | None = None,
         interval: float = INTERVAL,
+        edits: Sequence[EditRecord] = (),
     ) -> None:
+        #: See the protocol: a host in another process serves one pack.
+        self.active = ActivePack(1, edits)
         self._endpoint, self._threshold = endpoint, threshold
         self._vocabulary = VocabularyBytes.of(vocabulary)
         self._config = PlugInConfig() if config is None else config

@@ -94,20 +94,20 @@ def _assemble(
 
     pack, alignment, vocabulary = _align(vllm_config, config)
     scope_of = partial(PromptScope, surface=vocabulary.surface, kind=config.scope)
-    scope, host, client, log = scope_of(pack.edits), None, None, None
+    host, client, log = None, None, None
     if group is None or group.is_first:
         client, host = attach(pack, config, vocabulary, partial(observe, "plugin_step_seconds"))
-        _announce(pack, alignment, scope, config.threshold)
+        _announce(pack, alignment, scope_of(pack.edits), config.threshold)
         log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
-    ranks = None if group is None else _rank_of(group, client, config)
+    ranks = None if group is None else _rank_of(group, client, config, pack)
     fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
     eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
     plugin = ranks or client
     assert plugin is not None
-    step = FusionStep(plugin, fuser, scope, config.weight, log, eos_id, observe, ranks)
+    step = FusionStep(plugin, fuser, scope_of, config.weight, log, eos_id, observe, ranks)
     if host is None or group is not None:
         return Attached(step, None)
-    return Attached(step, PackSwap(host, step, pack.root, scope_of))
+    return Attached(step, PackSwap(host, pack.root))
 
 
 def _align(vllm_config: VllmConfig, config: ServingConfig) -> tuple[EditPack, Alignment, Vocabulary]:
@@ -129,11 +129,13 @@ def _align(vllm_config: VllmConfig, config: ServingConfig) -> tuple[EditPack, Al
     )
 
 
-def _rank_of(group: RankGroup, client: PlugInClient | None, config: ServingConfig) -> FirstRank | OtherRank:
+def _rank_of(
+    group: RankGroup, client: PlugInClient | None, config: ServingConfig, pack: EditPack
+) -> FirstRank | OtherRank:
     """This rank's end of what the ranks share; the first has the plug-in's client."""
     group.open()
     if client is None:
-        return OtherRank(group, config.check_ranks)
+        return OtherRank(group, config.check_ranks, edits=pack.edits)
     return FirstRank(client, group, config.check_ranks)
 
 

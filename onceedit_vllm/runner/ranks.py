@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from onceedit_vllm.errors import ModelError, OnceEditError
+from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answers, Close, Event, Open, State
 from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_messages import (
@@ -33,6 +34,7 @@ from onceedit_vllm.runner.rank_messages import (
 if TYPE_CHECKING:
     import torch
 
+    from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import PlugInClient
     from onceedit_vllm.runner.rank_channel import Channel
@@ -78,7 +80,7 @@ class FirstRank:
     ) -> None:
         self._client = client
         #: See the protocol. One for all steps: another pack would have to reach all ranks at once.
-        self.epoch = client.epoch
+        self.active = client.active
         self._channel = channel
         self._comparison = Comparison(channel) if compares else None
         self._deadline = deadline
@@ -208,13 +210,20 @@ class OtherRank:
         channel: To the first rank.
         compares: As on the first rank.
         deadline: Seconds to wait for the first rank.
+        edits: Of the pack that the first rank serves.
     """
 
     is_first = False
-    #: See the protocol.
-    epoch = 1
 
-    def __init__(self, channel: Channel, compares: bool = False, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        compares: bool = False,
+        deadline: float = DEADLINE,
+        edits: Sequence[EditRecord] = (),
+    ) -> None:
+        #: See the protocol.
+        self.active = ActivePack(1, edits)
         self._channel = channel
         self._comparison = Comparison(channel) if compares else None
         self._deadline = deadline

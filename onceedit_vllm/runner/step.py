@@ -17,9 +17,11 @@ import torch
 
 from onceedit_vllm.plugin.gate import prompt_key
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Event, Open, State
+from onceedit_vllm.runner.scope import Scopes
 
 if TYPE_CHECKING:
     from onceedit_vllm.config import WeightKind
+    from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import PlugInClient
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.runner.metrics import Measure
     from onceedit_vllm.runner.ranks import Ranks
     from onceedit_vllm.runner.row import Row
-    from onceedit_vllm.runner.scope import PromptScope, Verdict
+    from onceedit_vllm.runner.scope import PromptScope
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
@@ -41,7 +43,8 @@ class FusionStep:
     Args:
         plugin: This engine's end of the host.
         fuser: Fuses the two distributions and searches.
-        scope: Decides before the gate which prompts the active pack's edits can concern; None: all.
+        scope_of: Makes of a pack's edits what decides, before the gate, which prompts they can concern; None:
+            they can concern all.
         weight: What an open row is fused with: 1 ("decided"), or alpha.
         log: Where decisions are written down; None: nowhere.
         eos_id: The LLM's end-of-sequence token, which ends an answer that the plug-in was lost in; None: such
@@ -54,7 +57,7 @@ class FusionStep:
         self,
         plugin: PlugInClient,
         fuser: Fuser,
-        scope: PromptScope | None = None,
+        scope_of: Callable[[Sequence[EditRecord]], PromptScope] | None = None,
         weight: WeightKind = "decided",
         log: DecisionsLog | None = None,
         eos_id: int | None = None,
@@ -63,8 +66,7 @@ class FusionStep:
     ) -> None:
         self._plugin = plugin
         self._fuser = fuser
-        self._epoch = plugin.epoch
-        self._scopes = {self._epoch: scope}
+        self._scopes = Scopes(plugin, scope_of)
         self._weight = weight
         self._log = log
         self._eos_id = eos_id
@@ -100,17 +102,9 @@ class FusionStep:
             self._note("out_of_scope", row, None)
         return row.scope != "out"
 
-    def add_scope(self, epoch: int, scope: PromptScope) -> None:
-        """Know a pack's subjects before it is activated. May be called on another thread."""
-        self._scopes = {**self._scopes, epoch: scope}
-
     def _look(self, row: Row) -> None:
-        newest = self._plugin.epoch
-        if newest != self._epoch and newest in self._scopes:
-            self._epoch, self._scopes = newest, {newest: self._scopes[newest]}
-        scope, row.epoch = self._scopes[self._epoch], self._epoch
-        row.scope, row.named = _verdict_of(row, scope)
-        row.mention_opens = scope is not None and scope.mention_opens and row.scope == "subject"
+        look = self._scopes.look(row.prompt_ids, row.options.alpha is not None)
+        row.epoch, row.scope, row.named, row.mention_opens = look
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Tell the host what is new of these requests, so that the plug-in can read beside the LLM.
@@ -305,12 +299,6 @@ class FusionStep:
         self.counts["failures"] += 1
         if self.counts["failures"] == 1:
             logger.warning("onceedit: %s failed; the LLM answers these requests alone", what, exc_info=error)
-
-
-def _verdict_of(row: Row, scope: PromptScope | None) -> tuple[Verdict, tuple[int, ...]]:
-    if row.options.alpha is not None:
-        return "forced", ()
-    return ("weight", ()) if scope is None else scope.of(row.prompt_ids)
 
 
 def _wanted(rows: Sequence[Row]) -> list[tuple[int, int]]:

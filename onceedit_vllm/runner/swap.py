@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onceedit_vllm.errors import BadInputError
 
 if TYPE_CHECKING:
-    from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.plugin.packs import Packs
-    from onceedit_vllm.runner.scope import PromptScope
-    from onceedit_vllm.runner.step import FusionStep
 
 
 class PackSwap:
@@ -24,21 +20,11 @@ class PackSwap:
 
     Args:
         packs: Those of this process's host.
-        step: The engine's.
         root: Where the active pack was loaded from.
-        scope_of: Looks for a pack's subjects in prompts.
     """
 
-    def __init__(
-        self,
-        packs: Packs,
-        step: FusionStep,
-        root: Path,
-        scope_of: Callable[[tuple[EditRecord, ...]], PromptScope],
-    ) -> None:
+    def __init__(self, packs: Packs, root: Path) -> None:
         self._packs = packs
-        self._step = step
-        self._scope_of = scope_of
         self._roots = {packs.active.number: root}
         self._active_before: list[Path] = []
         self._thread: threading.Thread | None = None
@@ -61,9 +47,7 @@ class PackSwap:
         from onceedit_vllm.pack import EditPack
 
         try:
-            pack = EditPack.load(root)
-            number = self._packs.load(pack)
-            self._step.add_scope(number, self._scope_of(pack.edits))
+            number = self._packs.load(EditPack.load(root))
             self._roots[number] = root
             self._loaded = number
         except Exception as error:  # said to whoever asks; the active pack stays

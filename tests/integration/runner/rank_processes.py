@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from onceedit_vllm.errors import ModelError, OnceEditError
+from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answers, Append, Close, Event, Open
 from onceedit_vllm.runner import rank_group
 from onceedit_vllm.runner.rank_check import Comparison
@@ -60,7 +61,7 @@ def _joined(rank: int, store: str, size: int) -> RankGroup:
 class Recorder:
     """The bare client, and what it answered."""
 
-    epoch = 1
+    active = ActivePack(1, ())
 
     def __init__(self, client: PlugInClient) -> None:
         self._client = client

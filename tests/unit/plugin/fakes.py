@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -173,6 +174,7 @@ class FakeEpoch:
 
     def __init__(self, number: int, runtime: FakeRuntime, gate: Gate) -> None:
         self.number = number
+        self.pack = SimpleNamespace(edits=EDITS)
         self.runtime = runtime
         self.textsync = FakeSync()
         self._gate = gate

@@ -14,7 +14,7 @@ from onceedit_vllm.config import FusionConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.lists import Lists
-from onceedit_vllm.plugin.host import PlugInClient
+from onceedit_vllm.plugin.host import ActivePack, PlugInClient
 from onceedit_vllm.plugin.packets import Answers, Event, Open, State
 from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_messages import Taken, Verdict, encode
@@ -189,7 +189,7 @@ def test_where_one_rank_fails_and_the_other_wants_whole_lists_neither_waits(culp
 class Gone:
     """A host that has gone away, after it was attached to."""
 
-    epoch = 1
+    active = ActivePack(1, ())
 
     def send(self, events: Sequence[Event]) -> None: ...
 
