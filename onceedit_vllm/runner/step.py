@@ -194,6 +194,7 @@ class FusionStep:
             if answer.state == State.SPEAKING:
                 speaking.append((i, row, answer))
         self._fuse(logits, speaking, answers)
+        self.counts["wait_us"] += round(1e6 * (taken - started))
         self._observe("wait_seconds", taken - started)
         self._observe("fuse_seconds", time.perf_counter() - taken)
 
