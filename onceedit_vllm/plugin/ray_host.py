@@ -115,7 +115,7 @@ class HostActor:
         address = f"ipc://{socket_folder() / key}" if config.tcp is None else f"tcp://{config.tcp}"
         token = "" if config.tcp is None else key
         self._host = LocalHost(pack, config)
-        self._server = PlugInServer(self._host, address, pack=digest, token=token)
+        self._server = PlugInServer(self._host, address, packs=[digest], token=token)
         self._server.start()
         self._facts = self._facts._replace(
             pack=str(pack.root),

@@ -67,4 +67,4 @@ def _join(pack: EditPack, config: ServingConfig, vocabulary: Vocabulary) -> Plug
         if joined.is_own_cluster
         else f"; it ends with its cluster, or by `onceedit host stop {config.plugin.name}`",
     )
-    return RemoteClient(joined.endpoint, vocabulary, config.threshold, config.plugin, edits=pack.edits)
+    return RemoteClient(joined.endpoint, vocabulary, config.threshold, config.plugin)
