@@ -36,17 +36,19 @@ class Packs:
     Args:
         pack: The first one.
         config: Device, dtype, longest text and memory.
-        number: The first one's. Those of later packs are higher.
+        number: The first one's.
+        highest: The highest number that was ever given at this host; later packs have higher ones.
 
     Raises:
         ModelError: The model cannot be loaded or cannot be a plug-in.
     """
 
-    def __init__(self, pack: EditPack, config: PlugInConfig, number: int = 1) -> None:
+    def __init__(self, pack: EditPack, config: PlugInConfig, number: int = 1, highest: int = 1) -> None:
         self._config = config
         self._epochs = {number: Epoch(number, pack, config)}
         self._since = {number: time.monotonic()}  # when each was last active
-        self._active = self._numbers = number
+        self._active = number
+        self._numbers = max(number, highest)
         self._loading, self._changing = threading.Lock(), threading.Lock()
         self._followers: WeakSet[Follower] = WeakSet()
 
