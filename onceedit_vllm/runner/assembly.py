@@ -48,7 +48,7 @@ def serving_config(additional_config: object) -> ServingConfig:
 
 
 class Attached(NamedTuple):
-    """What one worker of an engine holds; ``swap`` is None where the pack cannot be changed from here."""
+    """What one worker of an engine holds; ``swap`` is None where the plug-in is not in its process."""
 
     step: FusionStep
     swap: PackSwap | None
@@ -105,9 +105,7 @@ def _assemble(
     plugin = ranks or client
     assert plugin is not None
     step = FusionStep(plugin, fuser, scope_of, config.weight, log, eos_id, observe, ranks)
-    if host is None or group is not None:
-        return Attached(step, None)
-    return Attached(step, PackSwap(host, pack.root))
+    return Attached(step, None if host is None else PackSwap(host, pack.root))
 
 
 def _align(vllm_config: VllmConfig, config: ServingConfig) -> tuple[EditPack, Alignment, Vocabulary]:
