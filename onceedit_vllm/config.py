@@ -21,6 +21,8 @@ TemplateName = Literal["none", "answer", "zsre", "counterfact"]
 ScopeKind = Literal["subject+weight", "weight", "subject"]
 WeightKind = Literal["decided", "alpha"]
 RequestOverride = Literal["none", "switch", "all"]
+#: Where the plug-in runs: in the engine's own process, or in a named actor of Ray that several engines share.
+PlugInHost = Literal["local", "ray"]
 FailurePolicy = Literal["stop", "llm"]
 
 #: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
@@ -101,9 +103,8 @@ class FusionConfig(Settings):
 class PlugInConfig(Settings):
     """What runs the plug-in during decoding."""
 
-    # "local": in the engine's own process. "ray": a named actor that several engines share; it takes dtype,
-    # device, memory and max_context from whoever starts it.
-    host: Literal["local", "ray"] = "local"
+    # A Ray host takes dtype, device, memory and max_context from whoever starts it.
+    host: PlugInHost = "local"
     # "auto": bfloat16 on a GPU and on a CPU that has instructions for it, else float32. The default is what
     # packs are calibrated in, and what all answers were measured with.
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"

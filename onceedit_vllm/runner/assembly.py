@@ -48,7 +48,7 @@ def serving_config(additional_config: object) -> ServingConfig:
 
 
 class Attached(NamedTuple):
-    """What one worker of an engine holds; ``swap`` is None where the pack cannot be changed from here."""
+    """What one worker of an engine holds; ``swap`` is None where the plug-in is not in its process."""
 
     step: FusionStep
     swap: PackSwap | None
@@ -99,15 +99,13 @@ def _assemble(
         client, host = attach(pack, config, vocabulary, partial(observe, "plugin_step_seconds"))
         _announce(pack, alignment, scope_of(pack.edits), config.threshold)
         log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
-    ranks = None if group is None else _rank_of(group, client, config, pack)
+    ranks = None if group is None else _rank_of(group, client, config)
     fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
     eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
     plugin = ranks or client
     assert plugin is not None
     step = FusionStep(plugin, fuser, scope_of, config.weight, log, eos_id, observe, ranks)
-    if host is None or group is not None:
-        return Attached(step, None)
-    return Attached(step, PackSwap(host, pack.root))
+    return Attached(step, None if host is None else PackSwap(host, pack.root))
 
 
 def _align(vllm_config: VllmConfig, config: ServingConfig) -> tuple[EditPack, Alignment, Vocabulary]:
@@ -129,13 +127,11 @@ def _align(vllm_config: VllmConfig, config: ServingConfig) -> tuple[EditPack, Al
     )
 
 
-def _rank_of(
-    group: RankGroup, client: PlugInClient | None, config: ServingConfig, pack: EditPack
-) -> FirstRank | OtherRank:
+def _rank_of(group: RankGroup, client: PlugInClient | None, config: ServingConfig) -> FirstRank | OtherRank:
     """This rank's end of what the ranks share; the first has the plug-in's client."""
     group.open()
     if client is None:
-        return OtherRank(group, config.check_ranks, edits=pack.edits)
+        return OtherRank(group, config.check_ranks)
     return FirstRank(client, group, config.check_ranks)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.runner.metrics import Measure
     from onceedit_vllm.runner.ranks import Ranks
     from onceedit_vllm.runner.row import Row
-    from onceedit_vllm.runner.scope import PromptScope
+    from onceedit_vllm.runner.scope import Look, PromptScope
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
@@ -95,7 +95,8 @@ class FusionStep:
     def admit(self, row: Row) -> bool:
         """Look for subjects in a new request's prompt; False where the edits do not concern it.
 
-        Such a request needs nothing more from here. Never raises.
+        Such a request needs nothing more from here. All ranks admit the same requests in the same order.
+        Never raises.
         """
         row.number = next(self._numbers)
         try:
@@ -108,8 +109,12 @@ class FusionStep:
         return row.scope != "out"
 
     def _look(self, row: Row) -> None:
-        look = self._scopes.look(row.prompt_ids, row.options.alpha is not None)
-        row.epoch, row.scope, row.named, row.mention_opens = look
+        def look() -> Look:
+            return self._scopes.look(row.prompt_ids, row.options.alpha is not None)
+
+        number = -1 if row.number is None else row.number
+        found = look() if self._ranks is None else self._ranks.share_look(number, look)
+        row.epoch, row.scope, row.named, row.mention_opens = found
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Tell the host what is new of these requests, so that the plug-in can read beside the LLM.

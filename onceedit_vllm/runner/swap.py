@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,14 @@ if TYPE_CHECKING:
     from onceedit_vllm.plugin.packs import Packs
 
 
+logger = logging.getLogger("onceedit_vllm.runner")
+
+
 class PackSwap:
     """Changes the pack of one engine.
 
     Loading takes seconds and runs on a thread of its own; what it ends with is asked for by :meth:`status`.
-    Activating takes no time, and must come between two steps of the engine.
+    Activating takes no time. All methods are called on the engine's thread, between two of its steps.
 
     Args:
         packs: Those of this process's host.
@@ -54,11 +58,16 @@ class PackSwap:
             self._failure = f"{type(error).__name__}: {error}"
 
     def status(self) -> dict[str, Any]:
-        """What is active, and the ``state`` of the last :meth:`load`: idle, loading, loaded or failed."""
+        """What is active, and the ``state`` of the last :meth:`load`: idle, loading, loaded or failed.
+
+        ``waiting`` is the pack that is loaded and not yet active.
+        """
+        self.tick()
         active = self._packs.active
         return {
             "state": self._state(),
             "error": self._failure,
+            "waiting": None if self._loaded is None else str(self._roots[self._loaded]),
             "epoch": active.number,
             "pack": str(self._roots[active.number]),
             "edits": len(active.pack.edits),
@@ -70,21 +79,39 @@ class PackSwap:
             return "loading"
         return "failed" if self._failure else "loaded" if self._loaded else "idle"
 
-    def activate(self) -> int:
+    def activate(self, pack: str | None = None) -> int:
         """Let new requests have the pack that was loaded.
+
+        Args:
+            pack: Only if it is this one, named as it was for :meth:`load`; None: whichever.
 
         Returns:
             Its number.
 
         Raises:
-            BadInputError: None is loaded and waiting.
+            BadInputError: None is loaded and waiting, or another one is.
         """
         if self._loaded is None:
-            raise BadInputError(f"no pack is loaded and waiting to be activated: {self.status()}")
+            raise BadInputError(f"no pack is loaded and waiting to be activated: it is {self._state()}")
+        if pack is not None and self._roots[self._loaded] != Path(pack):
+            raise BadInputError(
+                f"{pack} is not the pack that was loaded last: that is {self._roots[self._loaded]}"
+            )
         number, self._loaded = self._loaded, None
         self._active_before.append(self._roots[self._packs.active.number])
         self._packs.activate(number)
         return number
+
+    def tick(self) -> None:
+        """Once a step of the engine: let go of earlier packs whose time is over. Never raises.
+
+        Elsewhere that is looked at only where a text of theirs ends, and one that never does would keep its
+        pack for good.
+        """
+        try:
+            self._packs.retire()
+        except Exception as error:
+            logger.warning("onceedit: an earlier pack cannot be let go of", exc_info=error)
 
     def rollback(self) -> None:
         """Begin to load the pack that was active before, to be activated as any other.
