@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from onceedit_vllm.config import Dataset
 from onceedit_vllm.editing.raw_records import Problem, RawRecord, read_raw_records
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.evaluation.record import ASKING, EvalRecord, Stratum
 
-Dataset = Literal["zsre", "counterfact", "counterfact-relations", "qaedit", "halluedit", "jsonl"]
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
 #: Problems that a message prints before it only counts the rest.
 _SHOWN = 20

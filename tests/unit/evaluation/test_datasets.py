@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from onceedit_vllm.config import Dataset
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.evaluation.datasets import DATASETS, Dataset, read_records
+from onceedit_vllm.evaluation.datasets import DATASETS, read_records
 from onceedit_vllm.evaluation.record import EvalRecord
 
 EDIT = {"prompt": "Velcorp is in", "subject": "Velcorp"}
