@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from onceedit_vllm.config import EvaluationConfig
 from onceedit_vllm.evaluation.answers import AnswersFile, Arm, Key, Said
@@ -65,7 +65,7 @@ class Interview:
         in_context = in_context if "context" in self._config.baselines else []
         if not missing and not in_context:
             return 0
-        with opened() as engine, self._bar() as bar:
+        with opened() as engine, progress_bar(*_columns(), shown=self._visible) as bar:
             task = bar.add_task("asking the LLM", total=len(missing) + len(in_context))
             for batch in batches_of(missing, self._config.batch_size):
                 self._answers.add(self._ask(engine, batch, "edited") + self._ask(engine, batch, "llm"))
@@ -85,7 +85,7 @@ class Interview:
         plugin = opened()
         # Of like length, because the shorter are padded.
         missing.sort(key=lambda item: len(item.question.prompt))
-        with self._bar() as bar:
+        with progress_bar(*_columns(), shown=self._visible) as bar:
             task = bar.add_task("asking the plug-in alone", total=len(missing))
             for batch in batches_of(missing, self._config.batch_size):
                 said = self._ask_alone(plugin, batch)
@@ -111,9 +111,9 @@ class Interview:
         golds = [plugin.tokens.of_target(text, target) for text, target in zip(texts, targets, strict=True)]
         return plugin.force(prompts, golds)
 
-    def _bar(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        return progress_bar(*columns, shown=self._visible)
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
 
 
 def _said(answer: Answer) -> Said:
