@@ -35,8 +35,8 @@ Baselines = Annotated[
     typer.Option(
         "--baseline",
         metavar="|".join(get_args(Baseline)),
-        help="Whose figures stand beside: the LLM alone, the plug-in alone, subject match and looked-up answer, "
-        "or the edit in the LLM's context; may be repeated.",
+        help="Whose figures stand beside: the LLM alone, the plug-in alone, the looked-up answer of the "
+        "subject named, or the edit in the LLM's context; may be repeated.",
     ),
 ]
 ScopeOption = Annotated[ScopeKind, typer.Option(help="Which prompts the edits concern.")]
