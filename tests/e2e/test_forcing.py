@@ -41,21 +41,28 @@ def params(num_tokens: int, **extra: Any) -> dict[str, Any]:
     return {"temperature": 0.0, "max_tokens": num_tokens, "ignore_eos": True, "extra_args": extra or None}
 
 
-def forced(engine: Engine, log: Path, prompts: list[str], golds: list[list[int]], **extra: Any) -> Any:
+def ask(engine: Engine, prompts: list[Any], wanted: Any) -> list[list[int]]:
+    """The tokens written for each prompt."""
+    return [output["samples"][0]["token_ids"] for output in engine.generate(prompts, wanted)]
+
+
+def forced(
+    engine: Engine, log: Path, prompts: list[str], golds: list[list[int]], **extra: Any
+) -> tuple[list[list[int]], list[list[int]]]:
     """What was written, and what would have won."""
     known = len(log.read_text().splitlines()) if log.exists() else 0
     wanted = [
         params(len(gold), **{FORCING: {"key": str(at), "ids": gold}}, **extra)
         for at, gold in enumerate(golds)
     ]
-    written = [output["token_ids"] for output in engine.generate(prompts, wanted)]
+    written = ask(engine, prompts, wanted)
     lines = map(json.loads, log.read_text().splitlines()[known:])
     winners = {int(line["key"]): line["winners"] for line in lines}
     return written, [winners[at] for at in range(len(prompts))]
 
 
 def test_an_answer_forced_on_itself_wins_everywhere(engine: Engine, log: Path) -> None:
-    said = [output["token_ids"] for output in engine.generate(PROMPTS, params(8))]
+    said = ask(engine, PROMPTS, params(8))
     written, winners = forced(engine, log, PROMPTS, said)
     assert written == said
     assert winners == said
@@ -68,13 +75,13 @@ def test_each_winner_is_what_greedy_decoding_says_behind_the_gold_tokens(engine:
     ids = [output["prompt_token_ids"] for output in engine.generate(prompts, params(1, onceedit=False))]
     for place in range(len(gold)):
         behind = [{"prompt_token_ids": [*prompt, *gold[:place]]} for prompt in ids]
-        greedy = engine.generate(behind, params(1, onceedit=False))
-        assert [output["token_ids"][0] for output in greedy] == [row[place] for row in winners]
+        greedy = ask(engine, behind, params(1, onceedit=False))
+        assert [ids[0] for ids in greedy] == [row[place] for row in winners]
 
 
 def test_the_edits_win_behind_the_first_tokens_of_their_targets(engine: Engine, log: Path) -> None:
     """The plug-in follows what was forced: it goes on with the target, not with what it had said itself."""
-    said = [output["token_ids"] for output in engine.generate(list(EDITS), params(6))]
+    said = ask(engine, list(EDITS), params(6))
     wrong = [[(ids[0] + 1) % 256, *ids[1:]] for ids in said]
     written, winners = forced(engine, log, list(EDITS), wrong)
     assert written == wrong
