@@ -80,7 +80,7 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pack", type=Path, help="an EditPack; its prompts and rephrases are in scope")
-    parser.add_argument("--llm", default="gemma-3-270m", help="a known name, a folder or a hub id")
+    parser.add_argument("--llm", default="smollm2-135m", help="a known name, a folder or a hub id")
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--at-once", type=int, default=16, help="requests under way")
@@ -135,6 +135,7 @@ def make_engine(args: argparse.Namespace, pack: EditPack) -> Any:
         # On the last core; vLLM's worker binds the first ones on a CPU.
         "cpus": [(os.cpu_count() or 1) - 1],
         "device": "cpu",
+        "kv_cache_bytes": 2**28,
         "retry_seconds": args.retry_seconds,
         "longest_retry_seconds": 2 * args.retry_seconds,
     }

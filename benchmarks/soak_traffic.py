@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 #: Of an answer.
-MAX_TOKENS = 12
+MAX_TOKENS = 8
 # One in so many requests is given up by whoever asked, one in so many wants its distribution to be seen.
 _ABORTED, _SHOWN = 9, 7
 # Steps after which a request that is given up is given up: in the middle of its answer.
