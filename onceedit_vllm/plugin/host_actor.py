@@ -93,6 +93,7 @@ class HostActor:
 
     def _serve(self, folder: str, config: PlugInConfig, key: str) -> None:
         _pin(config.cpus)
+        _be_as_nice_as_its_parent()
         from onceedit_vllm.pack import EditPack
         from onceedit_vllm.plugin.local import LocalHost
 
@@ -262,3 +263,13 @@ def _pin(cpus: Sequence[int] | None) -> None:
                     f"has {os.cpu_count()} cores, counted from 0"
                 ) from error
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def _be_as_nice_as_its_parent() -> None:
+    """Ray gives its workers less right to the CPU (niceness 15), and engines wait for this one at every step.
+
+    Taking it back needs a right that few users have; without it all stays as it is. Holds for this thread,
+    and for those that it starts.
+    """
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, os.getppid()))

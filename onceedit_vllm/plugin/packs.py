@@ -146,6 +146,7 @@ class Packs:
             "epoch": self._active,
             "packs": len(runtimes),
             "kv_bytes": sum(runtime.num_bytes() for runtime in runtimes),
+            "kv_free_tokens": sum(runtime.num_free_tokens() for runtime in runtimes),
             "reused_tokens": sum(runtime.num_reused_tokens() for runtime in runtimes),
         }
 

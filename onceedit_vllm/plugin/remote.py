@@ -218,7 +218,8 @@ class RemoteClient:
         if self._is_attached and not self._breaker.is_open and self._post(Tally(self._session, number)):
             until = time.monotonic() + self._config.hard_deadline
             self._receive_until(lambda: self._counted[0] == number or not self._is_attached, until)
-        return {**self._counted[1], **self._counts, "breaker_open": self._breaker.num_opened}
+        breaker = {"breaker_open": int(self._breaker.is_open), "breaker_openings": self._breaker.num_opened}
+        return {**self._counted[1], **self._counts, **breaker}
 
     def shutdown(self) -> None:
         """See the protocol."""

@@ -206,7 +206,13 @@ def test_a_host_that_cannot_start_says_why_and_frees_its_name(
     damaged = write_pack(plug_in, tmp_path / "damaged")
     (damaged.model_dir / "config.json").write_text("{}")
     far = CONFIG.model_copy(update={"cpus": (4095,)})
-    for wrong, config, said in ((damaged, CONFIG, "config.json"), (pack, far, "4095")):
+    huge = CONFIG.model_copy(update={"kv_cache_bytes": 2**50})  # more than any process can address
+    cases = (
+        (damaged, CONFIG, "config.json"),
+        (pack, far, "4095"),
+        (pack, huge, "no memory on cpu"),
+    )
+    for wrong, config, said in cases:
         with pytest.raises(HostError, match=said):
             ray_host.start("broken", wrong, config)
         eventually(lambda: "broken" not in [host.name for host in ray_host.list_hosts()])
@@ -284,7 +290,9 @@ def test_an_actor_that_hangs_costs_deadlines_then_nothing_then_answers_again(
         handles = iter(range(100, 10_000))
         eventually(lambda: speaks(client, plug_in, next(handles)))
         client.send([Close(handle) for handle in range(next(handles))])
-        assert client.tally()["texts"] == 0
+        tally = client.tally()
+        assert (tally["texts"], tally["breaker_open"]) == (0, 0)
+        assert tally["breaker_openings"] >= 1
         client.shutdown()
 
 

@@ -70,6 +70,9 @@ class FakeRuntime:
     def num_bytes(self) -> int:
         return 0
 
+    def num_free_tokens(self) -> int:
+        return self.room - sum(map(len, self.texts.values()))
+
     def num_reused_tokens(self) -> int:
         return 0
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,21 @@ def test_the_folder_of_the_sockets_is_this_users_alone(
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError, match="0700"):
         socket_folder()
+
+
+def niceness_of_an_actor() -> int:
+    """Of one that Ray has made nicer than its parent."""
+    os.nice(5)
+    host_actor._be_as_nice_as_its_parent()
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_an_actor_has_the_same_right_to_the_cpu_as_its_cluster() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(niceness_of_an_actor).result(timeout=60)
+    # Who is not root has to leave it as Ray wants it.
+    assert found == (own if os.geteuid() == 0 else own + 5)
 
 
 def test_another_edit_is_another_digest(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_host_that_restarted_does_not_know_and_learns_again(quick: RemoteClien
     assert ask(quick, Append(1, 0, [3]), wanted=[(1, 1)]) == [State.UNKNOWN]
     assert ask(quick, Open(2, [EDITED], [3], alpha=1.0), wanted=[(2, 1)]) == [State.SPEAKING]
     tally = quick.tally()
-    assert (tally["reconnects"], tally["breaker_open"], tally["texts"]) == (1, 0, 1)
+    assert (tally["reconnects"], tally["breaker_openings"], tally["texts"]) == (1, 0, 1)
     quick.shutdown()
     after(5, lambda: not served.runtime.texts)
 
@@ -171,7 +171,7 @@ def test_a_host_that_died_loses_the_rows_then_is_left_alone_then_is_tried_again(
         began = time.monotonic()
         assert ask(quick, Open(handle, [EDITED], alpha=1.0), wanted=[(handle, 0)]) == [State.LOST]
         assert time.monotonic() - began < QUICK.hard_deadline  # it is known to be away: nothing to wait for
-    assert quick.tally()["breaker_open"] == 1
+    assert quick.tally()["breaker_openings"] == 1
     served.start()
     assert ask(quick, Open(5, [EDITED], alpha=1.0), wanted=[(5, 0)]) == [State.LOST]
     time.sleep(QUICK.retry_seconds)
@@ -382,7 +382,7 @@ def test_a_host_that_refuses_later_is_left_alone_in_the_end(
         script.say(name, Refused(session, "another pack"))
         expected = State.LOST if session == 4 else State.UNKNOWN
         assert states(client.take([(session, 0)])) == [expected]
-    assert client.tally()["breaker_open"] == 1
+    assert client.tally()["breaker_openings"] == 1
 
 
 def test_a_whole_list_that_does_not_come_is_silence_and_the_row_is_lost(
@@ -422,7 +422,7 @@ def test_the_rows_that_came_are_kept_when_the_host_is_given_up(
     assert states(client.take([])) == []
     assert client.more([4]).tail.isnan().all()
     assert time.monotonic() - began < 0.1
-    assert client.tally()["breaker_open"] == 1
+    assert client.tally()["breaker_openings"] == 1
 
 
 def test_a_mixed_answer_is_a_cut_one(script: Script, scripted: tuple[bytes, RemoteClient]) -> None:
