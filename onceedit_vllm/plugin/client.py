@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -114,12 +114,13 @@ class LocalClient:
             reader.shutdown()
         self._epochs.clear()
 
-    def drop(self, epoch: int) -> None:
-        """Forget all that was begun with a pack; the engine is told that they are unknown."""
-        reader = self._readers.pop(epoch, None)
-        if reader is not None:
-            reader.shutdown()
-        self._epochs = {handle: number for handle, number in self._epochs.items() if number != epoch}
+    def keep(self, epochs: Collection[int]) -> None:
+        """Forget all that was begun with other packs; the engine is told that they are unknown."""
+        gone = [number for number in self._readers if number not in epochs]
+        for number in gone:
+            self._readers.pop(number).shutdown()
+        if gone:
+            self._epochs = {handle: number for handle, number in self._epochs.items() if number in epochs}
 
     def _forget(self, handle: int) -> None:
         number = self._epochs.pop(handle, None)

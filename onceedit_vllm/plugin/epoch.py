@@ -13,6 +13,7 @@ from onceedit_vllm.plugin.gate import Gate
 from onceedit_vllm.plugin.loading import load_runtime
 from onceedit_vllm.plugin.reader import Reader
 from onceedit_vllm.plugin.textsync import TextSync
+from onceedit_vllm.plugin.trial import refuse_speechless
 
 if TYPE_CHECKING:
     from onceedit_vllm.config import PlugInConfig
@@ -39,6 +40,15 @@ class Epoch:
         self.runtime = load_runtime(pack.model_dir, pack.manifest.weight_token_id, config)
         self._tokenizer = load_tokenizer(pack.model_dir)
         self._evidence = Evidence(pack.edits, self._tokenizer)
+
+    def refuse_speechless(self) -> None:
+        """Let the plug-in read its first edit's prompt.
+
+        Raises:
+            ModelError: It has nothing to say.
+        """
+        text = TEMPLATES[self.pack.manifest.template].wrap(self.pack.edits[0].prompt)
+        refuse_speechless(self.runtime, self._tokenizer.encode(text))
 
     def reader(
         self,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.architecture import ADVICE, num_attention_layers, unfit
 from onceedit_vllm.plugin.kv_slots import Copies
 from onceedit_vllm.plugin.prefixes import BLOCK
@@ -97,10 +98,21 @@ class KVPool:
         shapes: One per layer of the model that attends.
         num_blocks: Blocks of :data:`BLOCK` tokens.
         device: Where the model is.
+
+    Raises:
+        ModelError: There is no memory for them.
     """
 
     def __init__(self, shapes: Sequence[LayerShape], num_blocks: int, device: torch.device) -> None:
-        self.layers = [PooledLayer(shape, num_blocks * BLOCK, device) for shape in shapes]
+        try:
+            self.layers = [PooledLayer(shape, num_blocks * BLOCK, device) for shape in shapes]
+        except RuntimeError as error:  # torch has no class of its own for a CPU's memory
+            per_token = sum(shape.bytes_per_token for shape in shapes)
+            raise ModelError(
+                f"there is no memory on {device} for {num_blocks * BLOCK * per_token / 1e9:.2f} GB of the "
+                f"plug-in's keys and values ({error}); give it a smaller plugin.kv_cache_bytes "
+                f"({per_token:,} a token of all texts together), or free memory"
+            ) from error
 
     def cache(self, plan: BatchPlan) -> Any:
         """A transformers cache that serves one forward pass."""

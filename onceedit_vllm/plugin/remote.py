@@ -27,6 +27,7 @@ from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Event, Open, State
 from onceedit_vllm.plugin.wire import (
     VERSION,
+    Activated,
     Attach,
     Attached,
     Counted,
@@ -50,7 +51,6 @@ from onceedit_vllm.plugin.wire import (
 )
 
 if TYPE_CHECKING:
-    from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import Vocabulary
 
@@ -66,7 +66,7 @@ class Endpoint(NamedTuple):
     Attributes:
         address: ``ipc://PATH`` or ``tcp://HOST:PORT``.
         token: What it asks for; empty where it asks for nothing.
-        pack: The digest of the manifest that it must serve; empty: any.
+        pack: The digest of the manifest of the engine's own pack, which it must know; empty: any.
     """
 
     address: str
@@ -87,10 +87,9 @@ class RemoteClient:
     Args:
         endpoint: Where the host is.
         vocabulary: The engine's LLM's.
-        threshold: In place of the pack's.
+        threshold: In place of those of all packs.
         config: Its deadlines.
         interval: Seconds between two beats of the heart.
-        edits: Of the pack that the host serves.
 
     Raises:
         HostError: The host does not answer, or refuses.
@@ -103,10 +102,8 @@ class RemoteClient:
         threshold: float | None = None,
         config: PlugInConfig | None = None,
         interval: float = INTERVAL,
-        edits: Sequence[EditRecord] = (),
     ) -> None:
-        #: See the protocol: a host in another process serves one pack.
-        self.active = ActivePack(1, edits)
+        self._active = ActivePack(0, ())
         self._endpoint, self._threshold = endpoint, threshold
         self._vocabulary = VocabularyBytes.of(vocabulary)
         self._config = PlugInConfig() if config is None else config
@@ -144,6 +141,13 @@ class RemoteClient:
                 f"the plug-in host at {self._endpoint.address} cannot be attached to: {why}; see `onceedit "
                 "host list` (from another machine it is reached only if it was started with --tcp)"
             )
+
+    @property
+    def active(self) -> ActivePack:
+        """See the protocol: as last heard, and what has arrived is heard first."""
+        if not self._socket.closed:
+            self._receive_until(lambda: False, time.monotonic())
+        return self._active
 
     def send(self, events: Sequence[Event]) -> None:
         """See the protocol."""
@@ -214,7 +218,8 @@ class RemoteClient:
         if self._is_attached and not self._breaker.is_open and self._post(Tally(self._session, number)):
             until = time.monotonic() + self._config.hard_deadline
             self._receive_until(lambda: self._counted[0] == number or not self._is_attached, until)
-        return {**self._counted[1], **self._counts, "breaker_open": self._breaker.num_opened}
+        breaker = {"breaker_open": int(self._breaker.is_open), "breaker_openings": self._breaker.num_opened}
+        return {**self._counted[1], **self._counts, **breaker}
 
     def shutdown(self) -> None:
         """See the protocol."""
@@ -333,6 +338,9 @@ class RemoteClient:
                 self._keep(packet)
         elif isinstance(reply, Attached):
             self._targets, self._refusal = ids_tensor(reply.targets), ""
+            self._active = reply.active.read()
+        elif isinstance(reply, Activated):
+            self._active = reply.active.read()
         elif isinstance(reply, Counted):
             self._counted = (reply.number, reply.counts)
         elif isinstance(reply, Unattached):

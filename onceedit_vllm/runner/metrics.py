@@ -43,6 +43,7 @@ _COUNTERS = {
 STATES = {
     "texts": "Texts that the plug-in follows now.",
     "kv_bytes": "Bytes of the plug-in's keys and values.",
+    "kv_free_tokens": "Tokens of the plug-in for which its keys and values have room.",
     "packs": "Packs in memory: the active one, and earlier ones that running requests began with.",
     "epoch": "The number of the pack that new requests get.",
     "breaker_open": "1 while the plug-in is not asked because it failed repeatedly.",

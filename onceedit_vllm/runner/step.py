@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
+#: How often in one step a request is opened anew: a host that has restarted does not know it, and then it may
+#: know the pack no more that was active when this engine last heard of it.
+_NUM_REOPENED = 2
+_FOLLOWED = (State.SPEAKING, State.SILENT, State.UNKNOWN)
+
 IndexedRow = tuple[int, "Row"]
 _Speaking = tuple[int, "Row", Answer]
 
@@ -199,6 +204,7 @@ class FusionStep:
             if answer.state == State.SPEAKING:
                 speaking.append((i, row, answer))
         self._fuse(logits, speaking, answers)
+        self.counts["wait_us"] += round(1e6 * (taken - started))
         self._observe("wait_seconds", taken - started)
         self._observe("fuse_seconds", time.perf_counter() - taken)
 
@@ -206,16 +212,33 @@ class FusionStep:
         """The host's answers. What it does not know, it is told once more, from the beginning."""
         self.begin(rows)
         answers = self._plugin.take(_wanted(rows))
-        unknown = [row for row, answer in zip(rows, answers.of, strict=True) if answer.state == State.UNKNOWN]
-        if not unknown:
-            return answers
-        self.counts["reopened"] += len(unknown)
-        for row in unknown:
+        for _ in range(_NUM_REOPENED):
+            unknown = [
+                row for row, answer in zip(rows, answers.of, strict=True) if answer.state == State.UNKNOWN
+            ]
+            if not unknown:
+                break
+            self._reopen(unknown)
+            answers = self._take_again(rows, answers)
+        return answers
+
+    def _reopen(self, rows: Sequence[Row]) -> None:
+        """Tell the host of these as of new ones; what was decided already stays."""
+        self.counts["reopened"] += len(rows)
+        for row in rows:
             row.handle, row.num_sent, row.epoch = None, 0, None
             if row.alpha is None:
                 self._look(row)
-        self.begin(unknown)
-        return self._plugin.take(_wanted(rows))
+        self.begin(rows)
+
+    def _take_again(self, rows: Sequence[Row], before: Answers) -> Answers:
+        """Ask once more about all but those that the host has forgotten by answering."""
+        asked = [i for i, answer in enumerate(before.of) if answer.state in _FOLLOWED]
+        answers = self._plugin.take(_wanted([rows[i] for i in asked]))
+        found = list(before.of)
+        for i, answer in zip(asked, answers.of, strict=True):
+            found[i] = answer
+        return answers._replace(of=found)
 
     def _decide(self, row: Row, answer: Answer) -> None:
         """Note what the host has decided, the first time it says so."""

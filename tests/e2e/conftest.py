@@ -99,6 +99,17 @@ def tight_args(llm_dir: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray of this module's own, for ``RAY_ADDRESS``: other engines may have theirs."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    context = ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False
+    )
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def plain(runner: str, tight_args: dict[str, Any]) -> Iterator[Engine]:
     with Engine(runner, **tight_args) as engine:

@@ -37,14 +37,18 @@ class Engine:
     Args:
         runner: ``v1`` or ``v2``.
         env: More of the environment.
+        is_async: With ``AsyncLLM``, as vLLM's server has it, instead of ``LLM``.
         **engine_args: Of ``vllm.LLM``.
     """
 
-    def __init__(self, runner: str, env: dict[str, str] | None = None, **engine_args: Any) -> None:
+    def __init__(
+        self, runner: str, env: dict[str, str] | None = None, *, is_async: bool = False, **engine_args: Any
+    ) -> None:
+        child = "tests.e2e.async_engine_child" if is_async else "tests.e2e.engine_child"
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- lives as long as the engine
         read_end, write_end = os.pipe()
         self._child = subprocess.Popen(
-            [sys.executable, str(HERE / "engine_child.py"), str(write_end)],
+            [sys.executable, "-m", child, str(write_end)], cwd=HERE.parents[1],
             stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT,
             pass_fds=[write_end], env={**runner_environment(runner), **(env or {})}, text=True,
         )  # fmt: skip
@@ -67,6 +71,13 @@ class Engine:
     ) -> list[dict[str, Any]]:
         """Answers, one dict a prompt; ``params`` for all prompts or one each."""
         return self._outputs({"call": "generate", "prompts": prompts, "params": _each(params, prompts)})
+
+    def generate_on(
+        self, prompts: list[str], params: dict[str, Any], ranks: list[int]
+    ) -> list[dict[str, Any]]:
+        """The same, each on a data-parallel rank; of an asynchronous engine."""
+        call = {"call": "generate", "ranks": ranks}
+        return self._outputs({**call, "prompts": prompts, "params": _each(params, prompts)})
 
     def abort(
         self, prompts: list[str], params: dict[str, Any], *, which: int, after_steps: int

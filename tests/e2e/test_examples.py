@@ -54,6 +54,17 @@ def test_per_request(llm_dir: Path, pack_dir: Path, work: Path):
     assert re.findall(r"onceedit, since the start: (.*)", out)[-1].startswith("gated 2, searched ")
 
 
+def test_shared_host(llm_dir: Path, pack_dir: Path, work: Path):
+    """Two engines of the same toy under two names: what an engine is of is the others' tests."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    other = work / "the same llm"
+    other.symlink_to(llm_dir)
+    args = ("--pack", pack_dir, "--llm", llm_dir, other, "--", PROMPT)
+    out = run_example("shared_host.py", *args, cache=work / "cache")
+    for name in (llm_dir, other):
+        assert f"{name}: '{PROMPT}' -> ' {TARGET}'" in out
+
+
 def test_make_pack(work: Path):
     from onceedit_vllm import EditPack
     from onceedit_vllm.testing import save_toy_model

@@ -70,6 +70,9 @@ class FakeRuntime:
     def num_bytes(self) -> int:
         return 0
 
+    def num_free_tokens(self) -> int:
+        return self.room - sum(map(len, self.texts.values()))
+
     def num_reused_tokens(self) -> int:
         return 0
 
@@ -198,7 +201,15 @@ class FakePacks(Packs):
 
 def some_client(runtime: FakeRuntime, gate: Gate | None = None, *more: FakeRuntime) -> LocalClient:
     """An end of a host of which only the bookkeeping is the real thing; `more` are loaded besides."""
-    runtimes = [runtime, *more]
-    epochs = [FakeEpoch(i + 1, each, gate or Gate(0.5)) for i, each in enumerate(runtimes)]
-    parts: tuple[Any, Any, Any] = (FakePacks(*epochs), None, FakeCarrier())
+    return client_of(FakePacks(*some_epochs(runtime, *more, gate=gate)))
+
+
+def some_epochs(*runtimes: FakeRuntime, gate: Gate | None = None) -> list[FakeEpoch]:
+    """A pack for each."""
+    return [FakeEpoch(i + 1, each, gate or Gate(0.5)) for i, each in enumerate(runtimes)]
+
+
+def client_of(packs: FakePacks) -> LocalClient:
+    """An end of a host with these packs."""
+    parts: tuple[Any, Any, Any] = (packs, None, FakeCarrier())
     return LocalClient(*parts)
