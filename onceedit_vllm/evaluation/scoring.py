@@ -7,7 +7,14 @@ from onceedit_vllm.edits import TEMPLATES, Template
 from onceedit_vllm.evaluation.answers import Said
 from onceedit_vllm.evaluation.plan import Item
 from onceedit_vllm.evaluation.record import ASKING, UNCHANGED
-from onceedit_vllm.evaluation.scorers import is_exact, is_said, token_accuracy, token_agreement
+from onceedit_vllm.evaluation.scorers import (
+    forced_accuracy,
+    is_exact,
+    is_said,
+    text_accuracy,
+    token_accuracy,
+    token_agreement,
+)
 from onceedit_vllm.evaluation.tokens import Tokens
 
 
@@ -48,7 +55,10 @@ class Scorer:
     def accuracy(self, prompt: str, answer: str, said: Said) -> float:
         """The share of the answer's tokens that were said in place."""
         gold = self._tokens.of_target(self._template.wrap(prompt), answer)
-        return token_accuracy(self._tokens.pieces(said.ids[: len(gold)]), self._tokens.pieces(gold))
+        pieces, wanted = self._tokens.pieces(said.ids[: len(gold)]), self._tokens.pieces(gold)
+        if self._protocol == "teacher-forced":
+            return forced_accuracy(pieces, wanted)
+        return max(token_accuracy(pieces, wanted), text_accuracy(said.text, wanted))
 
     def _unchanged(self, item: Item, said: Said, alone: Said) -> float:
         """Token-identical or not; EasyEdit's protocols count the tokens that a known answer would have."""
