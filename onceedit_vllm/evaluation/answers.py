@@ -48,6 +48,9 @@ class AnswersFile:
         path: The file; made when missing.
         settings: What the answers depend on.
 
+    Attributes:
+        is_empty: Nothing had been answered when it was opened.
+
     Raises:
         BadInputError: The file holds answers to other settings, or is something else.
     """
@@ -55,12 +58,14 @@ class AnswersFile:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path = path
         self._answers: dict[Key, Said] = {}
+        self.is_empty = True
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         # What stands behind the last newline was cut off.
         whole = lines[:-1]
         if whole:
             self._check(whole[0], settings)
             self._answers = dict(_parse(line, path) for line in whole[1:])
+            self.is_empty = not self._answers
             os.truncate(path, sum(len(line) + 1 for line in whole))
         else:
             path.write_text(json.dumps({"settings": dict(settings)}) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onceedit_vllm.config import EvaluationConfig, ServingConfig
+from onceedit_vllm.edits import TEMPLATES
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.evaluation import provenance
 from onceedit_vllm.evaluation.answers import AnswersFile
@@ -159,6 +160,8 @@ def _ask_and_mark(
     items, plan = items_of(subject.records), Plan(subject.tokens, config)
     contaminated = find_contaminated(subject.records, subject.pack)
     answers = AnswersFile(files.answers, settings)
+    if answers.is_empty:
+        files.decisions.unlink(missing_ok=True)
     serving = ServingConfig(
         pack=subject.pack.root, scope=config.scope, weight=config.weight, threshold=config.threshold
     )
@@ -168,12 +171,13 @@ def _ask_and_mark(
         read_decisions(files.decisions),
     )
     interview.ask_plugin(lambda: PlugInAlone(subject.pack))
+    template = TEMPLATES[subject.pack.manifest.template]
     marking = Marking(
         answers,
         read_decisions(files.decisions),
         contaminated,
         Scorer(config.protocol, subject.tokens),
-        Scorer(config.protocol, load_tokens(subject.pack.model_dir)),
+        Scorer(config.protocol, load_tokens(subject.pack.model_dir), template),
         Lookup(subject.pack.edits, subject.tokens) if "lookup" in config.baselines else None,
         config,
     )

@@ -61,7 +61,7 @@ class PlugInAlone:
         places = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.inference_mode():
             logits = self._model(input_ids=ids, attention_mask=mask, position_ids=places).logits
-        logits[..., self._weight_id] = -torch.inf
+            logits[..., self._weight_id] = -torch.inf
         winners = [logits[row, -len(gold) :].argmax(-1).tolist() for row, gold in enumerate(golds)]
         return [Said(self._text_of(won), won) for won in winners]
 

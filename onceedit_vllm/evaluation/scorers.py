@@ -1,7 +1,9 @@
 """What counts as right. Texts are compared, never token ids: another spelling of a token is no error.
 
 EasyEdit compares the ids of `encode(target)`, made without the space before it, with the ids an LLM writes,
-which has the space: wrong for every vocabulary of bytes. Its definitions stand here on normalised texts.
+which has the space: wrong for every vocabulary of bytes. Its definitions stand here on normalised texts. A
+fused answer, moreover, is cut where the plug-in cuts it (" Nik" "ola"), not as the LLM cuts a target
+(" Nikola").
 """
 
 from __future__ import annotations
@@ -77,6 +79,36 @@ def token_accuracy(said: Sequence[str], wanted: Sequence[str]) -> float:
     return sum(_piece(a) == _piece(b) for a, b in pairs) / len(wanted) if wanted else 0.0
 
 
+def text_accuracy(text: str, wanted: Sequence[str]) -> float:
+    """The share of the target's tokens whose text was said in place, however what was said is cut.
+
+    Args:
+        text: What was said; what goes on behind the target is not looked at.
+        wanted: The text of each token of the target.
+    """
+    said, start, right = _squeezed(text), 0, 0
+    pieces = [piece for piece in map(_squeezed, wanted) if piece]
+    for piece in pieces:
+        right += said[start : start + len(piece)] == piece
+        start += len(piece)
+    return right / len(pieces) if pieces else 0.0
+
+
+def forced_accuracy(winners: Sequence[str], wanted: Sequence[str]) -> float:
+    """The share of places at which the winner begins what is still to be said, given all before it.
+
+    Args:
+        winners: The text of the token that wins at each place of the target.
+        wanted: The text of each token of the target.
+    """
+    won, gold = [_squeezed(piece) for piece in winners], [_squeezed(piece) for piece in wanted]
+    right = sum(
+        "".join(gold[at:]).startswith(piece) if piece else not gold[at]
+        for at, piece in enumerate(won[: len(gold)])
+    )
+    return right / len(gold) if gold else 0.0
+
+
 def token_agreement(after: Sequence[int], before: Sequence[int]) -> float:
     """EasyEdit's locality: the share of tokens that are the same before and after the edit.
 
@@ -88,3 +120,8 @@ def token_agreement(after: Sequence[int], before: Sequence[int]) -> float:
 
 def _piece(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold().strip()
+
+
+def _squeezed(text: str) -> str:
+    """Without spaces: some tokenizers give a token alone without the one before it."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())

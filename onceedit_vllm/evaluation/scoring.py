@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from onceedit_vllm.config import Protocol
+from onceedit_vllm.edits import TEMPLATES, Template
 from onceedit_vllm.evaluation.answers import Said
 from onceedit_vllm.evaluation.plan import Item
 from onceedit_vllm.evaluation.record import ASKING, UNCHANGED
-from onceedit_vllm.evaluation.scorers import is_exact, is_said, token_accuracy, token_agreement
+from onceedit_vllm.evaluation.scorers import (
+    forced_accuracy,
+    is_exact,
+    is_said,
+    text_accuracy,
+    token_accuracy,
+    token_agreement,
+)
 from onceedit_vllm.evaluation.tokens import Tokens
 
 
@@ -16,11 +24,13 @@ class Scorer:
     Args:
         protocol: What counts as right.
         tokens: Of the model that wrote the answers.
+        template: What that model reads around a prompt.
     """
 
-    def __init__(self, protocol: Protocol, tokens: Tokens) -> None:
+    def __init__(self, protocol: Protocol, tokens: Tokens, template: Template = TEMPLATES["none"]) -> None:
         self._protocol = protocol
         self._tokens = tokens
+        self._template = template
 
     def score(self, item: Item, said: Said, alone: Said) -> float | None:
         """How right an answer is; None where nothing is known to be right.
@@ -44,8 +54,11 @@ class Scorer:
 
     def accuracy(self, prompt: str, answer: str, said: Said) -> float:
         """The share of the answer's tokens that were said in place."""
-        gold = self._tokens.of_target(prompt, answer)
-        return token_accuracy(self._tokens.pieces(said.ids[: len(gold)]), self._tokens.pieces(gold))
+        gold = self._tokens.of_target(self._template.wrap(prompt), answer)
+        pieces, wanted = self._tokens.pieces(said.ids[: len(gold)]), self._tokens.pieces(gold)
+        if self._protocol == "teacher-forced":
+            return forced_accuracy(pieces, wanted)
+        return max(token_accuracy(pieces, wanted), text_accuracy(said.text, wanted))
 
     def _unchanged(self, item: Item, said: Said, alone: Said) -> float:
         """Token-identical or not; EasyEdit's protocols count the tokens that a known answer would have."""

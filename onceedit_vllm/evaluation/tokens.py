@@ -46,8 +46,9 @@ class Tokens:
         return list(self._tokenizer(gap + target.strip(), add_special_tokens=False)["input_ids"])
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The text of each token."""
-        return [str(self._tokenizer.decode([token])) for token in ids]
+        """The text of each token; of one that is no text alone, half a character, its id as well."""
+        texts = [(token, str(self._tokenizer.decode([token]))) for token in ids]
+        return [f"{text}{token}" if "\ufffd" in text else text for token, text in texts]
 
 
 def load_tokens(folder: Any) -> Tokens:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from onceedit_vllm.evaluation.scorers import (
+    forced_accuracy,
     is_exact,
     is_said,
     natural_stop,
     normalise_answer,
+    text_accuracy,
     token_accuracy,
     token_agreement,
 )
@@ -78,6 +80,27 @@ def test_the_space_before_a_word_is_no_error() -> None:
     """EasyEdit compares ids of "Oslo" with those of " Oslo", which differ in every vocabulary of bytes."""
     assert token_accuracy([" Oslo"], ["Oslo"]) == 1.0
     assert token_accuracy(["▁Oslo".replace("▁", " ")], ["oslo"]) == 1.0
+
+
+def test_a_text_may_be_cut_elsewhere() -> None:
+    wanted = [" Nikola", " Tesla"]
+    assert text_accuracy(" Nikola Tesla, who", wanted) == 1.0
+    assert text_accuracy(" Nikita Tesla", wanted) == 0.5
+    assert text_accuracy(" Nik", wanted) == 0.0
+    assert text_accuracy("", wanted) == 0.0
+    # Pieces without the space before them, as SentencePiece gives them.
+    assert text_accuracy("Nikola Tesla", ["Nik", "ola", "Tesla"]) == 1.0
+
+
+def test_a_winner_is_right_where_it_begins_what_is_still_to_be_said() -> None:
+    wanted = [" Nikola", " Tesla"]
+    assert forced_accuracy([" Nikola", " Tesla"], wanted) == 1.0
+    assert forced_accuracy([" Nik", " Tes"], wanted) == 1.0
+    assert forced_accuracy([" Nikola Tesla", " Tesla"], wanted) == 1.0
+    assert forced_accuracy([" Nikolas", " Edison"], wanted) == 0.0
+    # A blank begins everything and says nothing.
+    assert forced_accuracy([" ", " Tesla"], wanted) == 0.5
+    assert forced_accuracy([], wanted) == 0.0
 
 
 def test_easyedits_locality_is_agreement_with_what_was_said_before() -> None:

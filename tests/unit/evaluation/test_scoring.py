@@ -58,6 +58,15 @@ def test_easyedits_protocols_count_tokens(tokens: Tokens) -> None:
     assert scorer.score(item, Said(" Oslo and more", [*gold, *gold]), alone) == 1.0
     assert scorer.score(item, Said("", gold[:1]), alone) == pytest.approx(1 / len(gold))
     assert scorer.score(item, Said("", []), alone) == 0.0
+    # The same text in other tokens, as the plug-in cuts it.
+    letters = [token for letter in " Oslo" for token in tokens.of_target("x ", letter)]
+    assert scorer.score(item, Said(" Oslo", letters), alone) == 1.0
+
+
+def test_half_a_character_is_its_token_and_no_other() -> None:
+    pieces = TOKENS.pieces(TOKENS.of_target("x", "日本"))
+    assert len(set(pieces)) > 1
+    assert all(piece[-1].isdigit() for piece in pieces if "\ufffd" in piece)
 
 
 def test_easyedits_locality_looks_at_as_many_tokens_as_the_answer_has() -> None:
