@@ -180,10 +180,10 @@ def _pin(cpus: Sequence[int] | None) -> None:
 
 
 def _be_as_nice_as_its_parent() -> None:
-    """Ray gives its workers less right to the CPU (niceness 15), and engines wait for this one at every step.
+    """Ray gives workers less right to the CPU (niceness 15), and engines wait for this one at every step.
 
-    Taking it back needs a right that few users have; without it all stays as it is. Holds for this thread, and
-    for those that it starts.
+    Taking it back needs a right that few users have; without it all stays as it is. Holds for this thread,
+    and for those that it starts.
     """
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, os.getppid()))
