@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.machine import cgroup_free_bytes
 
 if TYPE_CHECKING:
     from onceedit_vllm.config import PlugInConfig
@@ -38,4 +39,6 @@ def refuse_without_room(model_dir: Path, config: PlugInConfig, device: torch.dev
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
+    ours = cgroup_free_bytes()
+    return available if ours is None else min(available, ours)

@@ -83,13 +83,12 @@ def test_a_request_that_is_given_up_leaves_the_others_alone(engine: Engine, host
     answers = engine.abort(prompts, GREEDY, which=1, after_steps=2)
     assert answers[1] == {"aborted": True}
     assert texts([answers[0], answers[2]]) == [EDITS[prompts[0]], EDITS[prompts[2]]]
-    # V2 does not say that a request has ended: it is noticed after a few steps without it.
-    engine.generate(OUTSIDE[:1], FIXED)
     assert texts(engine.generate(prompts, GREEDY)) == list(EDITS.values())
     until = time.monotonic() + 30
     while ray_host.find(host).num_texts:
         assert time.monotonic() < until
-        engine.generate(prompts[:1], GREEDY)
+        # V2 does not say that a request has ended: it is noticed after a few steps without it.
+        engine.generate(OUTSIDE[:1], FIXED)
 
 
 def test_a_plugin_that_is_killed_costs_no_request(engine: Engine, host: str):
