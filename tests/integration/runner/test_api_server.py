@@ -19,7 +19,13 @@ from onceedit_vllm.cli import serve as command  # noqa: E402
 from onceedit_vllm.errors import BadInputError, ModelError  # noqa: E402
 from onceedit_vllm.machine import has_fast_bfloat16  # noqa: E402
 from onceedit_vllm.runner.api_server import CPU_KV_BYTES, SHUTDOWN_SECONDS, ServeCommand  # noqa: E402
-from onceedit_vllm.serving.wiring import with_processor, with_settings  # noqa: E402
+from onceedit_vllm.serving.wiring import (  # noqa: E402
+    MIDDLEWARE,
+    with_processor,
+    with_settings,
+    with_updates,
+)
+from tests.unit.serving.test_server import PARSED  # noqa: E402
 
 OURS = {"pack": "/packs/one"}
 
@@ -77,6 +83,14 @@ def test_a_config_file_counts_as_what_the_user_says(tmp_path: Path):
 def test_every_spelling_of_a_setting_joins_ours(given: list[str]):
     merged = with_settings(parse(*given).additional_config, OURS)
     assert merged == {"onceedit": {"fusion": {"top_k": 4}, **OURS}}
+
+
+def test_what_is_wired_has_the_names_and_the_defaults_that_are_reckoned_with():
+    """See tests/unit/serving/test_server.py, whose stand-in parses nothing."""
+    assert {name: getattr(parse(), name) for name in PARSED} == {**PARSED, "logits_processors": None}
+    given = parse("--middleware", "a.B", "--worker-extension-cls", "c.D", "--data-parallel-size", "2")
+    assert (given.middleware, given.worker_extension_cls, given.data_parallel_size) == (["a.B"], "c.D", 2)
+    assert with_updates(given.middleware) == ["a.B", MIDDLEWARE]
 
 
 def test_none_of_our_options_hides_one_of_vllms():
