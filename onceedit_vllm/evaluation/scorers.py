@@ -2,8 +2,7 @@
 
 EasyEdit compares the ids of `encode(target)`, made without the space before it, with the ids an LLM writes,
 which has the space: wrong for every vocabulary of bytes. Its definitions stand here on normalised texts. A
-fused answer, moreover, is cut where the plug-in cuts it (" Nik" "ola"), not as the LLM cuts a target
-(" Nikola").
+fused answer is cut where the plug-in cuts it (" Nik" "ola"), not as the LLM cuts a target (" Nikola").
 """
 
 from __future__ import annotations
