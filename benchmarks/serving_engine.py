@@ -11,54 +11,51 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+EXTENSION = "onceedit_vllm.runner.extension.OnceEditWorkerExtension"
 
 
 def main() -> None:
     replies = os.fdopen(int(sys.argv[1]), "w", buffering=1)
-    spent = watch_plugin()
-    from onceedit_vllm.runner.offline import PROCESSOR, create_llm
+    from onceedit_vllm.runner.offline import PROCESSOR, close_llm, create_llm
 
     settings = json.loads(sys.stdin.readline())
+    if (size := settings["tensor_parallel_size"]) > 1:
+        # On a CPU: a core for each rank. vLLM itself wants a NUMA node for each.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, range(size))))
     ours = settings.pop("onceedit")
     if ours is not None:
         settings |= {"logits_processors": [PROCESSOR], "additional_config": {"onceedit": ours}}
+        settings |= {"worker_extension_cls": EXTENSION}
     engine = create_llm(Path(settings.pop("folder")), enable_prefix_caching=False, **settings)
     print(json.dumps({"ready": True}), file=replies)
     for line in sys.stdin:
-        print(json.dumps(run(engine, json.loads(line), spent)), file=replies)
+        print(json.dumps(run(engine, json.loads(line), ours is not None)), file=replies)
+    close_llm(engine)
 
 
-def watch_plugin() -> dict[str, float]:
-    """Counts the forward passes of a plug-in in this process, and the seconds they take."""
-    from onceedit_vllm.plugin.runtime import PlugInRuntime
-
-    spent = {"plugin_forwards": 0.0, "plugin_seconds": 0.0}
-    step = PlugInRuntime.step
-
-    def watched(self: Any, steps: Any) -> Any:
-        start = time.perf_counter()
-        output = step(self, steps)
-        spent["plugin_seconds"] += time.perf_counter() - start
-        spent["plugin_forwards"] += 1
-        return output
-
-    PlugInRuntime.step = watched  # type: ignore[method-assign]
-    return spent
+def counted(engine: Any, is_edited: bool) -> Counter[str]:
+    """Everything counted since the start, of all workers together."""
+    tallies = engine.collective_rpc("onceedit_tally") if is_edited else []
+    total: Counter[str] = Counter()
+    for tally in tallies:
+        total.update(tally)
+    return total
 
 
-def run(engine: Any, call: dict[str, Any], spent: dict[str, float]) -> dict[str, Any]:
+def run(engine: Any, call: dict[str, Any], is_edited: bool) -> dict[str, Any]:
     """Serve the prompts, so many at a time; every answer has the same number of tokens.
 
     Returns:
         ``seconds`` from the first request to the last token, ``tokens``, the times to the first token and
-        between tokens (ms), and what the plug-in did meanwhile.
+        between tokens (ms), what the plug-in did meanwhile, and how long the LLM waited for it.
     """
-    before = dict(spent)
+    before = counted(engine, is_edited)
     waiting = iter(call["prompts"])
     core, names = engine.llm_engine, itertools.count()
     arrivals: dict[str, list[float]] = {}
@@ -73,13 +70,16 @@ def run(engine: Any, call: dict[str, Any], spent: dict[str, float]) -> dict[str,
             ended += output.finished
         add(core, waiting, call, names, arrivals, ended)
     seconds = time.perf_counter() - start
+    after = counted(engine, is_edited)
     gaps = [[b - a for a, b in itertools.pairwise(times)] for times in arrivals.values()]
     return {
         "seconds": seconds,
         "tokens": sum(map(len, gaps)),
         "ttft_ms": [1000 * gap[0] for gap in gaps],
         "itl_ms": [1000 * each for gap in gaps for each in gap[1:]],
-        **{name: spent[name] - before[name] for name in spent},
+        "plugin_forwards": after["plugin_forwards"] - before["plugin_forwards"],
+        "plugin_seconds": (after["plugin_us"] - before["plugin_us"]) / 1e6,
+        "wait_seconds": (after["wait_us"] - before["wait_us"]) / 1e6,
     }
 
 

@@ -39,6 +39,7 @@ from soak_traffic import Finished, Judge, Request, Traffic, mixed
 from onceedit_vllm import EditPack
 from onceedit_vllm.models import resolve_model
 from onceedit_vllm.plugin import ray_host
+from onceedit_vllm.plugin.host_actor import socket_folder
 
 # The engine's core in this process, so that what it holds can be counted.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -65,7 +66,7 @@ def main() -> int:
         use_scratch(root)
         result = {**provenance(), "smoke": args.smoke, "llm": "toy" if args.smoke else args.llm}
         result |= soak(args, EditPack.load(args.pack))
-        result["socket_files_left"] = len(list(ray_host.socket_folder().glob("[0-9a-f]*")))
+        result["socket_files_left"] = len(list(socket_folder().glob("[0-9a-f]*")))
         result["targets"] = targets(result)
         if args.out is not None:
             args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -268,7 +269,7 @@ def held(engine: Any) -> dict[str, int]:
         "kv_bytes": counts["kv_bytes"],
         "kv_free_tokens": counts["kv_free_tokens"],
         **engine.collective_rpc(books)[0],
-        "socket_files": len(list(ray_host.socket_folder().glob("[0-9a-f]*"))),
+        "socket_files": len(list(socket_folder().glob("[0-9a-f]*"))),
         "engine_files_open": own.num_fds(),
         "engine_threads": own.num_threads(),
         "engine_mib": own.memory_info().rss >> 20,

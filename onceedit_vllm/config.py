@@ -21,7 +21,12 @@ TemplateName = Literal["none", "answer", "zsre", "counterfact"]
 ScopeKind = Literal["subject+weight", "weight", "subject"]
 WeightKind = Literal["decided", "alpha"]
 RequestOverride = Literal["none", "switch", "all"]
+#: Where the plug-in runs: in the engine's own process, or in a named actor of Ray that several engines share.
+PlugInHost = Literal["local", "ray"]
 FailurePolicy = Literal["stop", "llm"]
+Dataset = Literal["zsre", "counterfact", "counterfact-relations", "qaedit", "halluedit", "jsonl"]
+Protocol = Literal["natural-stop", "vanilla", "chat", "teacher-forced"]
+Baseline = Literal["llm", "plugin", "lookup", "context"]
 
 #: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
 WEIGHT_TOKEN = "[WEIGHT]"
@@ -101,9 +106,8 @@ class FusionConfig(Settings):
 class PlugInConfig(Settings):
     """What runs the plug-in during decoding."""
 
-    # "local": in the engine's own process. "ray": a named actor that several engines share; it takes dtype,
-    # device, memory and max_context from whoever starts it.
-    host: Literal["local", "ray"] = "local"
+    # A Ray host takes dtype, device, memory and max_context from whoever starts it.
+    host: PlugInHost = "local"
     # "auto": bfloat16 on a GPU and on a CPU that has instructions for it, else float32. The default is what
     # packs are calibrated in, and what all answers were measured with.
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
@@ -167,3 +171,30 @@ class GenerationConfig(Settings):
     max_tokens: int = Field(default=32, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
     seed: int | None = None
+
+
+class EvaluationConfig(Settings):
+    """What is asked, and what counts as right (`onceedit eval`)."""
+
+    dataset: Dataset
+    # "natural-stop": the target and nothing else, up to a newline, a full stop or the end of sequence.
+    # "vanilla": as many tokens as the target has. "chat": through the LLM's own chat template, the new answer
+    # is said and the old one is not. "teacher-forced": EasyEdit's, each token given the right ones before it.
+    protocol: Protocol = "natural-stop"
+    # Records of the pack that are asked, from the first; None: all.
+    limit: int | None = Field(default=None, ge=1)
+    # Whose figures stand beside.
+    baselines: tuple[Baseline, ...] = ()
+    # As in :class:`ServingConfig`.
+    scope: ScopeKind = "subject+weight"
+    weight: WeightKind = "decided"
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    # LLM tokens of an answer; None: 32, in a chat 64.
+    max_tokens: int | None = Field(default=None, ge=1)
+    # Questions that are asked at once.
+    batch_size: int = Field(default=64, ge=1)
+
+    @property
+    def answer_tokens(self) -> int:
+        """LLM tokens of an answer."""
+        return self.max_tokens or (64 if self.protocol == "chat" else 32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -24,7 +24,7 @@ from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import BadInputError
 
 if TYPE_CHECKING:
-    from onceedit_vllm.plugin.ray_host import HostFacts
+    from onceedit_vllm.plugin.host_actor import HostFacts
 
 _DEFAULT = PlugInConfig()
 
@@ -66,11 +66,43 @@ def start(
     }
     config = build_settings(PlugInConfig, options)
     with reserved_stdout() as answer:
-        facts = ray_host.start(name, EditPack.load(pack), config)
-        if json is not None:
-            give_json(_as_json(facts), json, answer)
-            return
-        give_tables(answer, facts_table(f"plug-in host {facts.name}", _as_text(facts)))
+        _show(ray_host.start(name, EditPack.load(pack), config), json, answer)
+
+
+@app.command("load")
+@guarded
+def load(
+    pack: Annotated[
+        Path, typer.Argument(help="An EditPack folder of the same base model, the same on all machines.")
+    ],
+    name: Annotated[str, typer.Option(help="The host's name.")] = _DEFAULT.name,
+    json: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON instead of a table.")] = None,
+) -> None:
+    """Let a running host serve another pack: loaded beside its own, tried, and then activated.
+
+    Requests under way finish with the pack that they began with, new ones get the new one. Where anything is
+    wrong with it, the host goes on with its own.
+    """
+    from onceedit_vllm.pack import EditPack
+    from onceedit_vllm.plugin import ray_host
+
+    check_json_target(json)
+    with reserved_stdout() as answer:
+        _show(ray_host.load(name, EditPack.load(pack), _tell), json, answer)
+
+
+@app.command("rollback")
+@guarded
+def rollback(
+    name: Annotated[str, typer.Option(help="The host's name.")] = _DEFAULT.name,
+    json: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON instead of a table.")] = None,
+) -> None:
+    """Let a host serve the pack again that it has served before; a second rollback undoes the first."""
+    from onceedit_vllm.plugin import ray_host
+
+    check_json_target(json)
+    with reserved_stdout() as answer:
+        _show(ray_host.rollback(name, _tell), json, answer)
 
 
 @app.command("list")
@@ -80,6 +112,7 @@ def list_hosts(
 ) -> None:
     """List the hosts of the cluster that is running."""
     from onceedit_vllm.plugin import ray_host
+    from onceedit_vllm.plugin.host_actor import HostFacts
 
     check_json_target(json)
     with reserved_stdout() as answer:
@@ -87,7 +120,7 @@ def list_hosts(
         if json is not None:
             give_json([_as_json(host) for host in hosts], json, answer)
             return
-        table = columns_table("name", "pack", "edits", "engines", "texts", "memory", "state")
+        table = columns_table("name", *_as_text(HostFacts("")))
         for host in hosts:
             table.add_row(plain(host.name), *map(plain, _as_text(host).values()))
         give_tables(answer, table)
@@ -121,19 +154,32 @@ def parse_cpus(text: str) -> tuple[int, ...]:
     return tuple(cpus)
 
 
+def _tell(stage: str) -> None:
+    say(f"{stage[:1].upper()}{stage[1:]} ...")
+
+
+def _show(host: HostFacts, json: str | None, answer: TextIO) -> None:
+    if json is not None:
+        give_json(_as_json(host), json, answer)
+        return
+    give_tables(answer, facts_table(f"plug-in host {host.name}", _as_text(host)))
+
+
 def _as_text(host: HostFacts) -> dict[str, str]:
     return {
+        "epoch": str(host.epoch),
         "pack": host.pack,
         "edits": str(host.num_edits),
         "engines": str(len(host.engines)),
         "texts": str(host.num_texts),
+        "packs in memory": str(host.num_packs),
         "memory": size_text(host.num_bytes),
-        "state": host.failure or f"serves at {host.address}",
+        "state": host.failure or f"serves at {host.address}" + (f", {host.swap}" if host.swap else ""),
     }
 
 
 def _as_json(host: HostFacts) -> dict[str, object]:
-    """Without the token."""
+    """Without the token, and what only engines ask for."""
     facts = host._asdict()
-    del facts["token"]
+    del facts["token"], facts["digests"]
     return {**facts, "texts": host.num_texts}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import onceedit_vllm
-from onceedit_vllm.cli import align, doctor, edit, generate, host, inspect, models, serve
+from onceedit_vllm.cli import align, doctor, edit, eval, generate, host, inspect, models, pack, records, serve
 from onceedit_vllm.cli.quiet import DEBUG_VARIABLE, VERBOSE_VARIABLE
 
 app = typer.Typer(
@@ -23,9 +23,12 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(host.app, name="host")
+app.add_typer(pack.app, name="pack")
 app.command("edit")(edit.command)
 app.command("align")(align.command)
 app.command("generate")(generate.command)
+app.command("eval")(eval.command)
+app.command("records")(records.command)
 app.command("serve", context_settings=serve.PASS_ON, epilog=serve.EPILOG)(serve.command)
 app.command("inspect")(inspect.command)
 app.command("doctor")(doctor.command)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Event, State
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ class LocalClient:
         packs.watch(self)
 
     @property
-    def epoch(self) -> int:
+    def active(self) -> ActivePack:
         """See the protocol."""
-        return self._packs.active.number
+        epoch = self._packs.active
+        return ActivePack(epoch.number, epoch.pack.edits)
 
     @property
     def targets(self) -> torch.Tensor:
@@ -112,19 +114,20 @@ class LocalClient:
             reader.shutdown()
         self._epochs.clear()
 
-    def drop(self, epoch: int) -> None:
-        """Forget all that was begun with a pack; the engine is told that they are unknown."""
-        reader = self._readers.pop(epoch, None)
-        if reader is not None:
-            reader.shutdown()
-        self._epochs = {handle: number for handle, number in self._epochs.items() if number != epoch}
+    def keep(self, epochs: Collection[int]) -> None:
+        """Forget all that was begun with other packs; the engine is told that they are unknown."""
+        gone = [number for number in self._readers if number not in epochs]
+        for number in gone:
+            self._readers.pop(number).shutdown()
+        if gone:
+            self._epochs = {handle: number for handle, number in self._epochs.items() if number in epochs}
 
     def _forget(self, handle: int) -> None:
         number = self._epochs.pop(handle, None)
         if number is None:
             return
         self._readers[number].forget(handle)
-        if number != self.epoch:
+        if number != self.active.epoch:
             self._packs.retire()
 
     def _reader_of(self, epoch: Epoch) -> Reader:

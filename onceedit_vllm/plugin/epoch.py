@@ -11,8 +11,10 @@ from onceedit_vllm.edits import TEMPLATES
 from onceedit_vllm.evidence import Evidence
 from onceedit_vllm.plugin.gate import Gate
 from onceedit_vllm.plugin.loading import load_runtime
+from onceedit_vllm.plugin.plain_encoder import PlainEncoder
 from onceedit_vllm.plugin.reader import Reader
 from onceedit_vllm.plugin.textsync import TextSync
+from onceedit_vllm.plugin.trial import refuse_speechless
 
 if TYPE_CHECKING:
     from onceedit_vllm.config import PlugInConfig
@@ -38,7 +40,18 @@ class Epoch:
         self.pack = pack
         self.runtime = load_runtime(pack.model_dir, pack.manifest.weight_token_id, config)
         self._tokenizer = load_tokenizer(pack.model_dir)
+        # Made while the pack is loaded, not within a step: a first request would wait for it.
+        self._encoder = PlainEncoder(self._tokenizer)
         self._evidence = Evidence(pack.edits, self._tokenizer)
+
+    def refuse_speechless(self) -> None:
+        """Let the plug-in read its first edit's prompt.
+
+        Raises:
+            ModelError: It has nothing to say.
+        """
+        text = TEMPLATES[self.pack.manifest.template].wrap(self.pack.edits[0].prompt)
+        refuse_speechless(self.runtime, self._tokenizer.encode(text))
 
     def reader(
         self,
@@ -69,6 +82,7 @@ class Epoch:
             prefix=template.prefix,
             suffix=template.suffix,
             max_context=self.runtime.max_context,
+            encoder=self._encoder,
         )
         thresholds = (manifest.threshold, manifest.weight_threshold) if threshold is None else (threshold,)
         gate = Gate(*thresholds)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from onceedit_vllm.alignment.spelling import Spellings
     from onceedit_vllm.alignment.surface import Surface
+    from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.packets import Answers, Event
 
@@ -34,12 +35,24 @@ class Vocabulary(NamedTuple):
     width: int
 
 
+class ActivePack(NamedTuple):
+    """The pack that new requests get.
+
+    Attributes:
+        epoch: Its number at the host.
+        edits: What it was made from, by their place in it.
+    """
+
+    epoch: int
+    edits: Sequence[EditRecord]
+
+
 class PlugInClient(Protocol):
     """One engine's end. Its requests have handles of the engine's choice."""
 
     @property
-    def epoch(self) -> int:
-        """The number of the pack that new requests get. Looking does not wait."""
+    def active(self) -> ActivePack:
+        """The pack that new requests get. Looking does not wait."""
 
     def send(self, events: Sequence[Event]) -> None:
         """Tell what happened to requests. Neither waits nor raises."""

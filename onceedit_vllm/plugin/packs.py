@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
@@ -26,8 +26,8 @@ class Follower(Protocol):
     def num_texts(self, epoch: int) -> int:
         """How many of a pack."""
 
-    def drop(self, epoch: int) -> None:
-        """Forget those of a pack."""
+    def keep(self, epochs: Collection[int]) -> None:
+        """Forget those of all other packs."""
 
 
 class Packs:
@@ -36,17 +36,19 @@ class Packs:
     Args:
         pack: The first one.
         config: Device, dtype, longest text and memory.
+        number: The first one's.
+        highest: The highest number that was ever given at this host; later packs have higher ones.
 
     Raises:
         ModelError: The model cannot be loaded or cannot be a plug-in.
     """
 
-    def __init__(self, pack: EditPack, config: PlugInConfig) -> None:
+    def __init__(self, pack: EditPack, config: PlugInConfig, number: int = 1, highest: int = 1) -> None:
         self._config = config
-        self._epochs = {1: Epoch(1, pack, config)}
-        self._since = {1: time.monotonic()}  # when each was last active
-        self._active = 1
-        self._numbers = 1
+        self._epochs = {number: Epoch(number, pack, config)}
+        self._since = {number: time.monotonic()}  # when each was last active
+        self._active = number
+        self._numbers = max(number, highest)
         self._loading, self._changing = threading.Lock(), threading.Lock()
         self._followers: WeakSet[Follower] = WeakSet()
 
@@ -57,7 +59,8 @@ class Packs:
 
     def watch(self, follower: Follower) -> None:
         """Ask it, before a pack is let go of, whether it needs the pack. Held weakly."""
-        self._followers.add(follower)
+        with self._changing:
+            self._followers.add(follower)
 
     def load(self, pack: EditPack) -> int:
         """Load a pack beside the active one, in place of one that was loaded and never activated.
@@ -69,7 +72,7 @@ class Packs:
 
         Raises:
             BadInputError: It is of another base model, or there is no room for two.
-            ModelError: The model cannot be loaded or cannot be a plug-in.
+            ModelError: The model cannot be loaded, cannot be a plug-in, or has nothing to say.
         """
         with self._loading:
             self._refuse_other_base(pack)
@@ -77,6 +80,7 @@ class Packs:
             refuse_without_room(pack.model_dir, self._config, self.active.runtime.device)
             self._numbers += 1
             epoch = Epoch(self._numbers, pack, self._config)
+            epoch.refuse_speechless()
             with self._changing:
                 self._epochs = {**self._epochs, epoch.number: epoch}
             return epoch.number
@@ -98,18 +102,31 @@ class Packs:
         return self.active if number is None else self._epochs.get(number)
 
     def retire(self) -> None:
-        """Let go of packs that were active, once no text needs them, or after a deadline."""
-        for number in [number for number in self._since if number != self._active]:
-            is_late = time.monotonic() - self._since[number] > _RETIRE_SECONDS
-            if is_late or not any(follower.num_texts(number) for follower in self._followers):
-                self._drop(number)
+        """Let go of packs that were active, once no text needs them, or after a deadline.
+
+        On the thread that takes answers, now and then: the deadline passes while nothing happens.
+        """
+        followers = self._all_followers()
+        gone = [number for number in self._since if self._is_over(number, followers)]
+        for number in gone:
+            del self._since[number]
+        if gone:
+            self._keep(lambda number: number not in gone)
+        for follower in followers:
+            # Also what an engine that attached just then has made for a pack that was let go of meanwhile.
+            follower.keep(self._epochs)
         self._since[self._active] = time.monotonic()
 
-    def _drop(self, gone: int) -> None:
-        for follower in self._followers:
-            follower.drop(gone)
-        del self._since[gone]
-        self._keep(lambda number: number != gone)
+    def _is_over(self, number: int, followers: Sequence[Follower]) -> bool:
+        if number == self._active:
+            return False
+        is_late = time.monotonic() - self._since[number] > _RETIRE_SECONDS
+        return is_late or not any(follower.num_texts(number) for follower in followers)
+
+    def _all_followers(self) -> list[Follower]:
+        """Engines attach on another thread."""
+        with self._changing:
+            return list(self._followers)
 
     def _keep(self, is_kept: Callable[[int], bool]) -> None:
         """Let go of all others. Packs are added on one thread and let go of on another."""

@@ -9,69 +9,34 @@ The only file that imports Ray, and only when a function is called.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import socket
-import stat
-import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from onceedit_vllm.config import PlugInConfig
-from onceedit_vllm.errors import BadInputError, HostError, OnceEditError
+from onceedit_vllm.errors import BadInputError, HostError
+from onceedit_vllm.plugin.host_actor import HostActor, HostFacts, manifest_digest, socket_folder
 from onceedit_vllm.plugin.remote import Endpoint
-from onceedit_vllm.plugin.server import PlugInServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
+    from onceedit_vllm.config import PlugInConfig
     from onceedit_vllm.pack import EditPack
+
+__all__ = ["HostFacts", "Joined", "find", "join", "list_hosts", "load", "rollback", "start", "stop"]
 
 #: Of Ray, in which all hosts are.
 NAMESPACE = "onceedit"
 # Seconds for a question to a host that runs.
 _PATIENCE = 10.0
+# Seconds between two looks at what a host is doing.
+_GLANCE = 0.5
 _QUIETLY = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
-
-
-class HostFacts(NamedTuple):
-    """What a host says about itself.
-
-    Attributes:
-        name: Its name.
-        pack: The folder of its pack.
-        digest: See :func:`manifest_digest`.
-        base_fingerprint: Of the plug-in before its edits.
-        num_edits: Edits in the pack.
-        address: Where it listens.
-        token: What an engine must show there.
-        pid: Its process.
-        failure: Why it does not serve; empty where it does.
-        num_bytes: Of the model and its keys and values.
-        engines: Of each engine what was counted, and the texts that are followed for it.
-    """
-
-    name: str
-    pack: str = ""
-    digest: str = ""
-    base_fingerprint: str = ""
-    num_edits: int = 0
-    address: str = ""
-    token: str = ""
-    pid: int = 0
-    failure: str = ""
-    num_bytes: int = 0
-    engines: Sequence[dict[str, Any]] = ()
-
-    @property
-    def num_texts(self) -> int:
-        """Texts that are followed now."""
-        return sum(engine["texts"] for engine in self.engines)
 
 
 class Joined(NamedTuple):
@@ -80,113 +45,12 @@ class Joined(NamedTuple):
     Attributes:
         endpoint: Where it is.
         is_own_cluster: True where no cluster of Ray was running, so that this process has started one.
+        other_pack: The folder of the pack that the host serves in place of the engine's own; None: that one.
     """
 
     endpoint: Endpoint
     is_own_cluster: bool
-
-
-class HostActor:
-    """What runs in the actor's process. Ray makes it anew, with the same arguments, when it has died.
-
-    Args:
-        name: Its name.
-        pack: The folder of the pack, on the machine that Ray places it on.
-        config: A :class:`~onceedit_vllm.config.PlugInConfig` as JSON.
-        key: Names its socket file, and is its token over TCP.
-    """
-
-    def __init__(self, name: str, pack: str, config: str, key: str) -> None:
-        self._facts = HostFacts(name, pack, pid=os.getpid())
-        try:
-            self._serve(pack, PlugInConfig.model_validate_json(config), key)
-        except Exception as error:
-            # Raised here, it would reach whoever asks wrapped in pages of Ray's own words.
-            message = str(error) if isinstance(error, OnceEditError) else f"{type(error).__name__}: {error}"
-            self._facts = self._facts._replace(failure=message)
-
-    def _serve(self, folder: str, config: PlugInConfig, key: str) -> None:
-        _pin(config.cpus)
-        _be_as_nice_as_its_parent()
-        from onceedit_vllm.pack import EditPack
-        from onceedit_vllm.plugin.local import LocalHost
-
-        pack = EditPack.load(folder)
-        digest = manifest_digest(pack)
-        address = f"ipc://{socket_folder() / key}" if config.tcp is None else f"tcp://{config.tcp}"
-        token = "" if config.tcp is None else key
-        self._host = LocalHost(pack, config)
-        self._server = PlugInServer(self._host, address, pack=digest, token=token)
-        self._server.start()
-        self._facts = self._facts._replace(
-            pack=str(pack.root),
-            digest=digest,
-            base_fingerprint=pack.manifest.base_fingerprint,
-            num_edits=len(pack.edits),
-            address=address,
-            token=token,
-        )
-
-    def facts(self) -> dict[str, Any]:
-        """A :class:`HostFacts` as a dict, of this moment."""
-        facts = self._facts
-        if not facts.failure:
-            engines = self._server.stats()
-            facts = facts._replace(num_bytes=self._host.num_bytes(), engines=engines)
-        return facts._asdict()
-
-    def end(self) -> None:
-        """Stop serving, and leave no socket file behind."""
-        if not self._facts.failure:
-            self._server.stop()
-
-
-def manifest_digest(pack: EditPack) -> str:
-    """What two packs have in common only if they are the same: sha256 of the manifest with its hashes."""
-    return hashlib.sha256(pack.manifest.model_dump_json().encode()).hexdigest()
-
-
-def socket_folder() -> Path:
-    """The folder of this user's socket files, which nobody else may enter.
-
-    Raises:
-        HostError: It is somebody else's, or open to others.
-    """
-    folder = Path(tempfile.gettempdir()) / f"onceedit-{os.getuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise HostError(f"{folder} is not a folder of mode 0700 of this user's; remove it")
-    return folder
-
-
-def _pin(cpus: Sequence[int] | None) -> None:
-    """Let this process, its threads of now and of later, run on these cores only, one thread each."""
-    import torch
-
-    if cpus is not None:
-        for thread in Path("/proc/self/task").iterdir():
-            try:
-                os.sched_setaffinity(int(thread.name), cpus)
-            except ProcessLookupError:
-                continue
-            except OSError as error:
-                raise BadInputError(
-                    f"cpus {','.join(map(str, cpus))}: this process may not run there ({error}); the machine "
-                    f"has {os.cpu_count()} cores, counted from 0"
-                ) from error
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-
-def _be_as_nice_as_its_parent() -> None:
-    """Ray gives workers less right to the CPU (niceness 15), and engines wait for this one at every step.
-
-    Taking it back needs a right that few users have; without it all stays as it is. Holds for this thread,
-    and for those that it starts.
-    """
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, os.getppid()))
+    other_pack: str | None = None
 
 
 def start(name: str, pack: EditPack, config: PlugInConfig) -> HostFacts:
@@ -209,21 +73,75 @@ def start(name: str, pack: EditPack, config: PlugInConfig) -> HostFacts:
 def join(pack: EditPack, config: PlugInConfig) -> Joined:
     """Find the host of that name, or start it. Of many who do so at the same time, one starts it.
 
+    The pack decides whether they belong together: it must be one that the host serves or has served. What
+    requests get is the host's to say, so that an engine that is started anew, with the settings it always
+    had, answers as the others do.
+
     Raises:
-        HostError: Ray is missing, the host cannot start, or it serves another pack.
+        HostError: Ray is missing, the host cannot start, or it has never served the pack.
     """
     ray = _ray()
     is_own_cluster = _connect(ray, may_start=True)
     facts = _started(ray, config.name, pack, config)
     digest = manifest_digest(pack)
-    if (facts.base_fingerprint, facts.digest) != (pack.manifest.base_fingerprint, digest):
+    if facts.base_fingerprint != pack.manifest.base_fingerprint or digest not in facts.digests:
         theirs = f"{facts.pack} ({facts.num_edits} edits, base {facts.base_fingerprint[:12]})"
         ours = f"{pack.root} ({len(pack.edits)} edits, base {pack.manifest.base_fingerprint[:12]})"
         raise HostError(
             f"the plug-in host {config.name!r} serves another pack: {theirs}, and this engine {ours}; give "
-            f"plugin.name another name, or stop that host with `onceedit host stop {config.name}`"
+            f"plugin.name another name, let the host serve this pack with `onceedit host load {pack.root} "
+            f"--name {config.name}`, or stop it with `onceedit host stop {config.name}`"
         )
-    return Joined(Endpoint(facts.address, facts.token, digest), is_own_cluster)
+    other = None if facts.digest == digest else facts.pack
+    return Joined(Endpoint(facts.address, facts.token, digest), is_own_cluster, other)
+
+
+def load(name: str, pack: EditPack, progress: Callable[[str], None] | None = None) -> HostFacts:
+    """Let a host serve another pack: loaded beside its own, tried, and activated. It serves meanwhile.
+
+    Args:
+        name: The host's.
+        pack: The pack, in the same folder on the host's machine.
+        progress: Told what the host is doing.
+
+    Raises:
+        BadInputError: There is no host of that name.
+        HostError: Ray is missing or not running, or the pack cannot be served; the host's own stays.
+    """
+    return _swap(name, lambda actor: actor.load, str(pack.root), progress=progress)
+
+
+def rollback(name: str, progress: Callable[[str], None] | None = None) -> HostFacts:
+    """Let a host serve the pack that it has served before its present one.
+
+    Raises:
+        BadInputError: There is no host of that name.
+        HostError: Ray is missing or not running, or there is no pack to go back to; the host's own stays.
+    """
+    return _swap(name, lambda actor: actor.rollback, progress=progress)
+
+
+def _swap(
+    name: str, method: Callable[[Any], Any], *arguments: str, progress: Callable[[str], None] | None
+) -> HostFacts:
+    ray = _ray()
+    _connect(ray)
+    _refuse_unknown(ray, name)
+    actor = ray.get_actor(name, namespace=NAMESPACE)
+    try:
+        wrong = method(actor).options(concurrency_group="swap").remote(*arguments)
+        stage = ""
+        while not ray.wait([wrong], timeout=_GLANCE)[0]:
+            before, stage = stage, _facts_of_old(ray, name).swap
+            if progress is not None and stage not in ("", before):
+                progress(stage)
+        reason = ray.get(wrong, timeout=_PATIENCE)
+    except ray.exceptions.RayError as error:
+        reason = f"it does not answer ({type(error).__name__}); see `onceedit host list`"
+    facts = _facts_of_old(ray, name)
+    if reason:
+        raise HostError(f"the plug-in host {name!r} goes on with {facts.pack or 'its pack'}: {reason}")
+    return facts
 
 
 def list_hosts() -> list[HostFacts]:
@@ -293,7 +211,7 @@ def _connect(ray: Any, *, may_start: bool = False) -> bool:
                 raise HostError(
                     "no cluster of Ray is running here; start one with `ray start --head`"
                 ) from error
-            # See `_be_as_nice_as_its_parent`: here no right is needed.
+            # Its workers shall have the same right to the CPU: engines wait for this one at every step.
             os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(address="local", include_dashboard=False, **_QUIETLY)
             return True
@@ -329,7 +247,7 @@ def _refuse_unknown(ray: Any, name: str) -> None:
 
 def _actor(ray: Any, name: str, pack: EditPack, config: PlugInConfig) -> Any:
     """The actor of that name: the one that is there, or a new one."""
-    made = ray.remote(concurrency_groups={"admin": 2})(HostActor).options(
+    made = ray.remote(concurrency_groups={"admin": 2, "swap": 2})(HostActor).options(
         name=name,
         namespace=NAMESPACE,
         lifetime="detached",  # whoever started it, others may have joined

@@ -233,8 +233,10 @@ class Reader:
         self._counts["plugin_forwards"] += 1
         started = time.perf_counter()
         output = self._runtime.step([reading.next_step(reading.slot or 0) for reading in readings])
+        seconds = time.perf_counter() - started
+        self._counts["plugin_us"] += round(1e6 * seconds)
         if self._observe is not None:
-            self._observe(time.perf_counter() - started)
+            self._observe(seconds)
         for i, reading in enumerate(readings):
             reading.heard(output.log_probs[i].clone(), self._reach)
             if reading.alpha is None:

@@ -23,9 +23,11 @@ from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import HostError, WireError
 from onceedit_vllm.plugin.breaker import CircuitBreaker
 from onceedit_vllm.plugin.heartbeat import INTERVAL, Heartbeat
+from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Event, Open, State
 from onceedit_vllm.plugin.wire import (
     VERSION,
+    Activated,
     Attach,
     Attached,
     Counted,
@@ -64,7 +66,7 @@ class Endpoint(NamedTuple):
     Attributes:
         address: ``ipc://PATH`` or ``tcp://HOST:PORT``.
         token: What it asks for; empty where it asks for nothing.
-        pack: The digest of the manifest that it must serve; empty: any.
+        pack: The digest of the manifest of the engine's own pack, which it must know; empty: any.
     """
 
     address: str
@@ -85,16 +87,13 @@ class RemoteClient:
     Args:
         endpoint: Where the host is.
         vocabulary: The engine's LLM's.
-        threshold: In place of the pack's.
+        threshold: In place of those of all packs.
         config: Its deadlines.
         interval: Seconds between two beats of the heart.
 
     Raises:
         HostError: The host does not answer, or refuses.
     """
-
-    #: See the protocol: a host in another process serves one pack.
-    epoch = 1
 
     def __init__(
         self,
@@ -104,6 +103,7 @@ class RemoteClient:
         config: PlugInConfig | None = None,
         interval: float = INTERVAL,
     ) -> None:
+        self._active = ActivePack(0, ())
         self._endpoint, self._threshold = endpoint, threshold
         self._vocabulary = VocabularyBytes.of(vocabulary)
         self._config = PlugInConfig() if config is None else config
@@ -141,6 +141,13 @@ class RemoteClient:
                 f"the plug-in host at {self._endpoint.address} cannot be attached to: {why}; see `onceedit "
                 "host list` (from another machine it is reached only if it was started with --tcp)"
             )
+
+    @property
+    def active(self) -> ActivePack:
+        """See the protocol: as last heard, and what has arrived is heard first."""
+        if not self._socket.closed:
+            self._receive_until(lambda: False, time.monotonic())
+        return self._active
 
     def send(self, events: Sequence[Event]) -> None:
         """See the protocol."""
@@ -331,6 +338,9 @@ class RemoteClient:
                 self._keep(packet)
         elif isinstance(reply, Attached):
             self._targets, self._refusal = ids_tensor(reply.targets), ""
+            self._active = reply.active.read()
+        elif isinstance(reply, Activated):
+            self._active = reply.active.read()
         elif isinstance(reply, Counted):
             self._counted = (reply.number, reply.counts)
         elif isinstance(reply, Unattached):

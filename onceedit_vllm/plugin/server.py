@@ -1,7 +1,8 @@
 """Serves one plug-in to several engines over a socket.
 
 One thread takes their messages, runs the plug-in and answers; nothing that arrives can stop it. Engines have
-turns: one message of each after the other, so that a busy one does not keep the others waiting.
+turns: one message of each after the other, so that a busy one does not keep the others waiting. Another pack
+is activated between two messages, on the same thread, and all engines are told.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,16 +22,20 @@ import zmq
 
 from onceedit_vllm.errors import HostError, OnceEditError, WireError
 from onceedit_vllm.plugin.client import LocalClient
+from onceedit_vllm.plugin.host import ActivePack
+from onceedit_vllm.plugin.jobs import Jobs
 from onceedit_vllm.plugin.local import LocalHost
 from onceedit_vllm.plugin.packets import Append, Close, Event, Open, State
 from onceedit_vllm.plugin.wire import (
     VERSION,
+    Activated,
     Attach,
     Attached,
     Beat,
     Counted,
     Detach,
     More,
+    NamedPack,
     Packet,
     Refused,
     Reply,
@@ -80,19 +85,27 @@ class PlugInServer:
     Args:
         host: The plug-in. While this serves it, nobody else may step it.
         address: ``ipc://PATH`` or ``tcp://HOST:PORT``.
-        pack: The digest of its pack's manifest.
+        packs: Digests of the manifests of packs that engines may have been started with; none: any.
         token: What engines must show; empty: nothing.
         lease: See :data:`LEASE`.
     """
 
     def __init__(
-        self, host: LocalHost, address: str, *, pack: str = "", token: str = "", lease: float = LEASE
+        self,
+        host: LocalHost,
+        address: str,
+        *,
+        packs: Collection[str] = (),
+        token: str = "",
+        lease: float = LEASE,
     ) -> None:
         self._host = host
         self._address = address
-        self._pack, self._token, self._lease = pack, token, lease
+        self._packs, self._token, self._lease = frozenset(packs), token, lease
         # In the order of their turns.
         self._engines: dict[bytes, _Engine] = {}
+        self._active = NamedPack.of(_active_of(host))
+        self._jobs = Jobs()
         self._counts: Counter[str] = Counter()
         self._stats: list[dict[str, Any]] = []
         self._ending = threading.Event()
@@ -132,6 +145,30 @@ class PlugInServer:
         if self._address.startswith("ipc://"):
             Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
 
+    def activate(self, number: int, pack: str = "") -> None:
+        """Let new requests have a pack that the host has loaded; texts under way go on with theirs.
+
+        From any thread; waits until it is so.
+
+        Args:
+            number: The pack's, at the host.
+            pack: The digest of its manifest; engines that are started with it may attach from now on.
+
+        Raises:
+            BadInputError: There is none of this number.
+            HostError: Nobody serves any more.
+        """
+
+        def act() -> None:
+            self._host.activate(number)
+            self._packs |= {pack}
+            self._active = NamedPack.of(_active_of(self._host))
+            for name, engine in self._engines.items():
+                if engine.client is not None:
+                    self._reply(name, Activated(engine.session, self._active))
+
+        self._jobs.ask(act)
+
     def stats(self) -> list[dict[str, Any]]:
         """Of each engine: its name, what was counted, and the texts that are followed for it.
 
@@ -146,14 +183,17 @@ class PlugInServer:
             except Exception as error:
                 # Nothing is known to come here; all the same, the other engines need the thread.
                 self._report("serving", error)
+        self._jobs.end()
         for name in list(self._engines):
             self._forget(name)
 
     def _go_on(self) -> None:
         """Whatever has arrived, and one message that waits."""
         self._receive(self._patience())
+        self._jobs.do_all()
         self._settle()
         self._forget_vanished()
+        self._host.retire()
         self._take_turn()
         self._stats = [
             {"engine": name.decode(errors="replace"), **engine.client.tally()}
@@ -218,8 +258,8 @@ class PlugInServer:
             )
         if not hmac.compare_digest(request.token.encode(), self._token.encode()):
             return "the token is not the host's; take the endpoint from the host"
-        if request.pack and self._pack and request.pack != self._pack:
-            return "the host serves another pack than the engine; start it with the same one"
+        if request.pack and self._packs and request.pack not in self._packs:
+            return "the host has never served the engine's pack; start the engine with one that it has"
         return None
 
     def _settle(self) -> None:
@@ -236,7 +276,8 @@ class PlugInServer:
                     self._report("attaching an engine", error)
             else:
                 engine.seen = time.monotonic()
-                self._reply(name, Attached(engine.session, ids_bytes(engine.client.targets)))
+                targets = ids_bytes(engine.client.targets)
+                self._reply(name, Attached(engine.session, targets, self._active))
 
     def _forget_vanished(self) -> None:
         latest = time.monotonic() - self._lease
@@ -281,6 +322,10 @@ class PlugInServer:
         self._counts["host_failures"] += 1
         if self._counts["host_failures"] == 1:
             logger.warning("onceedit: %s failed (said once, counted always)", what, exc_info=error)
+
+
+def _active_of(host: LocalHost) -> ActivePack:
+    return ActivePack(host.active.number, host.active.pack.edits)
 
 
 def _step(engine: _Engine, client: LocalClient, events: Sequence[Event]) -> list[Packet]:

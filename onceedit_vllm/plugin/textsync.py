@@ -42,6 +42,8 @@ class TextSync:
         prefix: Text before every prompt (the pack's template).
         suffix: Text between prompt and output.
         max_context: Longest text the plug-in reads, in its tokens, specials included.
+        encoder: That of the tokenizer, where there is one already; None: one is made, which takes a quarter
+            of a second.
 
     Attributes:
         num_truncated: Texts so far of which the plug-in reads only the end.
@@ -59,8 +61,9 @@ class TextSync:
         prefix: str = "",
         suffix: str = "",
         max_context: int,
+        encoder: PlainEncoder | None = None,
     ) -> None:
-        self.encoder = PlainEncoder(plugin_tokenizer)
+        self.encoder = encoder or PlainEncoder(plugin_tokenizer)
         self.surface = llm_surface
         self.prefix = prefix
         self.suffix = suffix

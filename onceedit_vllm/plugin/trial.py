@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,6 +42,23 @@ def refuse_unfaithful(runtime: PlugInRuntime) -> None:
             model,
             f"reading in parts differs from reading at once by {difference:.3g} in its logits; {ADVICE}",
         )
+
+
+def refuse_speechless(runtime: PlugInRuntime, text_ids: Sequence[int]) -> None:
+    """Let it read a text; before it takes the place of a plug-in that answers.
+
+    Raises:
+        ModelError: It cannot, or what it says then is not a number.
+    """
+    slot = runtime.open()
+    try:
+        logits = runtime.last_logits([PlugInStep(slot, 0, text_ids)])
+    except Exception as error:
+        raise unfit(runtime.model, f"it cannot read the first of its edits ({error!r})") from error
+    finally:
+        runtime.close(slot)
+    if not logits.isfinite().all():
+        raise unfit(runtime.model, "what it says to the first of its edits is not a number")
 
 
 def _read_in_parts(runtime: PlugInRuntime) -> torch.Tensor:

@@ -17,16 +17,17 @@ import torch
 
 from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.alignment.surface import Style, Surface
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import WireError
 from onceedit_vllm.fusion.lists import Lists, cut
-from onceedit_vllm.plugin.host import Vocabulary
+from onceedit_vllm.plugin.host import ActivePack, Vocabulary
 from onceedit_vllm.plugin.packets import Answer, Answers, Event, State
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Of these structures; both sides must have the same.
-VERSION = 1
+VERSION = 2
 
 _IDS, _MASS = np.dtype("<i4"), np.dtype("<f4")
 
@@ -81,6 +82,31 @@ class VocabularyBytes(msgspec.Struct, frozen=True, array_like=True):
         spelt = (self.spelt_tokens, self.spelt_ids, self.spelt_ends)
         spellings = Spellings(*(ids_tensor(table) for table in spelt))
         return Vocabulary(surface, ids_tensor(self.carry), spellings, self.width)
+
+
+class NamedPack(msgspec.Struct, frozen=True, array_like=True):
+    """An :class:`~onceedit_vllm.plugin.host.ActivePack`: of its edits, what prompts are searched for.
+
+    Attributes:
+        epoch: Its number.
+        names: Of each edit the subject and the aliases.
+    """
+
+    epoch: int
+    names: Sequence[tuple[str | None, tuple[str, ...]]]
+
+    @classmethod
+    def of(cls, active: ActivePack) -> NamedPack:
+        """From its edits."""
+        return cls(active.epoch, [(edit.subject, edit.aliases) for edit in active.edits])
+
+    def read(self) -> ActivePack:
+        """To edits that say no more than by what they are named."""
+        edits = [
+            EditRecord(id=str(place), prompt="", target="", subject=subject, aliases=aliases)
+            for place, (subject, aliases) in enumerate(self.names)
+        ]
+        return ActivePack(self.epoch, edits)
 
 
 class Listed(msgspec.Struct, frozen=True, array_like=True):
@@ -161,8 +187,8 @@ class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
         version: :data:`VERSION` of its side.
         session: The number of this attachment.
         token: What the host asks for; empty where it asks for nothing.
-        pack: The digest of the pack's manifest that the engine knows; empty: any.
-        threshold: In place of the pack's own.
+        pack: The digest of the pack's manifest that the engine was started with; empty: any.
+        threshold: In place of those of all packs.
         vocabulary: Its LLM's.
     """
 
@@ -214,10 +240,24 @@ Request = Attach | Step | More | Tally | Detach | Beat
 
 
 class Attached(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The engine is known. ``targets``: int32, the LLM tokens of every whole list, ascending."""
+    """The engine is known.
+
+    Attributes:
+        session: As it was asked for.
+        targets: int32, the LLM tokens of every whole list, ascending.
+        active: The pack that its new requests get.
+    """
 
     session: int
     targets: bytes
+    active: NamedPack
+
+
+class Activated(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """From now on new requests get another pack."""
+
+    session: int
+    active: NamedPack
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -248,7 +288,7 @@ class Counted(msgspec.Struct, frozen=True, tag=True, array_like=True):
     counts: dict[str, int]
 
 
-Reply = Attached | Refused | Unattached | Said | Counted
+Reply = Attached | Activated | Refused | Unattached | Said | Counted
 
 _Message = TypeVar("_Message")
 _encoder = msgspec.msgpack.Encoder()

@@ -48,7 +48,7 @@ def serving_config(additional_config: object) -> ServingConfig:
 
 
 class Attached(NamedTuple):
-    """What one worker of an engine holds; ``swap`` is None where the pack cannot be changed from here."""
+    """What one worker of an engine holds; ``swap`` is None where the plug-in is not in its process."""
 
     step: FusionStep
     swap: PackSwap | None
@@ -94,20 +94,18 @@ def _assemble(
 
     pack, alignment, vocabulary = _align(vllm_config, config)
     scope_of = partial(PromptScope, surface=vocabulary.surface, kind=config.scope)
-    scope, host, client, log = scope_of(pack.edits), None, None, None
+    host, client, log = None, None, None
     if group is None or group.is_first:
         client, host = attach(pack, config, vocabulary, partial(observe, "plugin_step_seconds"))
-        _announce(pack, alignment, scope, config.threshold)
+        _announce(pack, alignment, scope_of(pack.edits), config.threshold)
         log = None if config.decisions_log is None else DecisionsLog(config.decisions_log)
     ranks = None if group is None else _rank_of(group, client, config)
     fuser = Fuser(alignment, config.fusion, str(vllm_config.device_config.device))
     eos_id = vocabulary.surface.eos_id if config.on_failure == "stop" else None
     plugin = ranks or client
     assert plugin is not None
-    step = FusionStep(plugin, fuser, scope, config.weight, log, eos_id, observe, ranks)
-    if host is None or group is not None:
-        return Attached(step, None)
-    return Attached(step, PackSwap(host, step, pack.root, scope_of))
+    step = FusionStep(plugin, fuser, scope_of, config.weight, log, eos_id, observe, ranks)
+    return Attached(step, None if host is None else PackSwap(host, pack.root))
 
 
 def _align(vllm_config: VllmConfig, config: ServingConfig) -> tuple[EditPack, Alignment, Vocabulary]:

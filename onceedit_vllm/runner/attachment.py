@@ -67,4 +67,12 @@ def _join(pack: EditPack, config: ServingConfig, vocabulary: Vocabulary) -> Plug
         if joined.is_own_cluster
         else f"; it ends with its cluster, or by `onceedit host stop {config.plugin.name}`",
     )
+    if joined.other_pack is not None:
+        init_logger("vllm.onceedit").warning(
+            "onceedit: this engine was started with pack %s, but its plug-in host %s serves %s by now "
+            "(`onceedit host load`): that is what requests get",
+            pack.root,
+            config.plugin.name,
+            joined.other_pack,
+        )
     return RemoteClient(joined.endpoint, vocabulary, config.threshold, config.plugin)

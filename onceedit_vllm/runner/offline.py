@@ -54,7 +54,15 @@ Decision = tuple[float | None, bool]
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
+    """What an engine wrote.
+
+    Attributes:
+        text: Without special tokens.
+        token_ids: In LLM tokens, the end of sequence included.
+        key: The prompt's name in the log of decisions.
+    """
+
     text: str
     token_ids: list[int]
     key: str
@@ -108,7 +116,7 @@ def generate(
     with tempfile.TemporaryDirectory(prefix="onceedit-") as scratch:
         log = Path(scratch) / "decisions.jsonl"
         passes = [params, off] if compare else [params]
-        edited, *rest = _run(folder, prompts, passes, _processor_args(config, log), engine_args)
+        edited, *rest = _run(folder, prompts, passes, processor_args(config, log), engine_args)
         decisions = _read_decisions(log)
     plain = rest[0] if rest else [None] * len(prompts)
     return [
@@ -119,7 +127,7 @@ def generate(
     ]
 
 
-def _decision(decisions: dict[str, Decision], answer: _Answer) -> Decision:
+def _decision(decisions: dict[str, Decision], answer: Answer) -> Decision:
     if answer.key not in decisions:
         raise ModelError(
             "The plug-in failed before the gate could decide on every prompt: run again with "
@@ -128,11 +136,12 @@ def _decision(decisions: dict[str, Decision], answer: _Answer) -> Decision:
     return decisions[answer.key]
 
 
-def _plain_fields(answer: _Answer | None) -> tuple[str | None, list[int] | None]:
+def _plain_fields(answer: Answer | None) -> tuple[str | None, list[int] | None]:
     return (None, None) if answer is None else (answer.text, answer.token_ids)
 
 
-def _processor_args(config: ServingConfig, log: Path) -> dict[str, Any]:
+def processor_args(config: ServingConfig, log: Path) -> dict[str, Any]:
+    """What an engine is made with, so that its processor logs to `log` and can be switched off."""
     # The pack's place absolute, because the engine's process may stand elsewhere. The switch, because the
     # only requests are those made here, and the plain ones need it.
     pack = config.pack.expanduser().resolve()
@@ -157,13 +166,13 @@ def _run(
     passes: Sequence[SamplingParams],
     processor_args: dict[str, Any],
     engine_args: Any,
-) -> list[list[_Answer]]:
+) -> list[list[Answer]]:
     """The answers of each pass over the prompts; nothing is kept from one pass for the next."""
     engine = create_llm(folder, **processor_args, **{"enable_prefix_caching": False, **engine_args})
     try:
-        stop_ids = _stop_ids(engine)
+        stop_ids = stop_ids_of(engine)
         outputs = [engine.generate(list(prompts), params, use_tqdm=False) for params in passes]
-        return [[_cut(engine, output, stop_ids) for output in answered] for answered in outputs]
+        return [[cut_answer(engine, output, stop_ids) for output in answered] for answered in outputs]
     finally:
         close_llm(engine)
 
@@ -206,15 +215,16 @@ def close_llm(engine: LLM) -> None:
     gc.collect()
 
 
-def _stop_ids(engine: LLM) -> set[int]:
+def stop_ids_of(engine: LLM) -> set[int]:
     """The tokens at which this LLM's answers end: the tokenizer's and the generation config's."""
     configured = engine.llm_engine.model_config.try_get_generation_config().get("eos_token_id")
     listed = configured if isinstance(configured, list) else [configured]
     return {int(i) for i in [engine.get_tokenizer().eos_token_id, *listed] if i is not None}
 
 
-def _cut(engine: LLM, output: RequestOutput, stop_ids: set[int]) -> _Answer:
+def cut_answer(engine: LLM, output: RequestOutput, stop_ids: set[int]) -> Answer:
+    """An answer up to its end of sequence."""
     ids = list(output.outputs[0].token_ids)
     end = next((n + 1 for n, token in enumerate(ids) if token in stop_ids), len(ids))
     text = engine.get_tokenizer().decode(ids[:end], skip_special_tokens=True)
-    return _Answer(text, ids[:end], prompt_key(output.prompt_token_ids or ()))
+    return Answer(text, ids[:end], prompt_key(output.prompt_token_ids or ()))

@@ -33,7 +33,8 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
     ``(vllm_config, req_states)``; the number of arguments tells them apart.
 
     Attributes:
-        swap: Changes the pack while the engine serves.
+        swap: Changes the pack while the engine serves; None where its plug-in is not in this process.
+        is_first: This worker speaks for all of its engine.
 
     Raises:
         OnceEditError: The configuration, the pack, the models or the engine's settings do not
@@ -56,6 +57,7 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
         step, self.swap = build_step(vllm_config, observe)
         #: Everything counted since the start; may wait for the GPU.
         self.tally = step.tally
+        self.is_first = step.is_first
         if self._meter is not None:
             self._meter.follow(step.tally)
         allowed = config.request_override
@@ -101,6 +103,8 @@ class OnceEditLogitsProcessor(V1LogitsProcessor, V2LogitsProcessor):
             logits = self._v2.apply(logits, ctx)
         elif self._v1 is not None:
             logits = self._v1.apply(logits)
+        if self.swap is not None:
+            self.swap.tick()
         if self._meter is not None:
             self._meter.observe("step_seconds", time.perf_counter() - started)
             self._meter.tick()

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from onceedit_vllm.fusion.lists import Lists, cut
 from onceedit_vllm.plugin.packets import Answer, Answers, State
+from onceedit_vllm.runner.scope import Look
 
 #: Instead of a number of tokens: the row has all of them.
 _WHOLE = -1
@@ -76,7 +77,21 @@ class Verdict(msgspec.Struct, frozen=True, tag=True, array_like=True):
     is_good: bool
 
 
-Message = Taken | Whole | Failed | Verdict
+class Looked(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What the first rank has found in a request's prompt.
+
+    Attributes:
+        number: Which request it is.
+        look: What was found; None where looking failed.
+        reason: Why it failed.
+    """
+
+    number: int
+    look: Look | None
+    reason: str = ""
+
+
+Message = Taken | Whole | Failed | Verdict | Looked
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 

@@ -15,10 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from onceedit_vllm.errors import ModelError, OnceEditError
+from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answers, Close, Event, Open, State
 from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_messages import (
     Failed,
+    Looked,
     Message,
     Taken,
     Verdict,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import PlugInClient
     from onceedit_vllm.runner.rank_channel import Channel
+    from onceedit_vllm.runner.scope import Look
 
 logger = logging.getLogger("onceedit_vllm.runner")
 
@@ -53,6 +56,18 @@ class Ranks(Protocol):
 
     #: True on the rank that speaks for all: it counts and logs.
     is_first: bool
+
+    def share_look(self, number: int, look: Callable[[], Look]) -> Look:
+        """What the first rank finds in a prompt; no other one looks.
+
+        Args:
+            number: Which request it is, the same on all ranks.
+            look: Looks, on the first rank.
+
+        Raises:
+            ModelError: Looking failed, here as on all ranks.
+            TimeoutError: The other ranks cannot be reached.
+        """
 
     def agree(self, is_good: bool) -> bool:
         """True if the step went well on all ranks. Never raises."""
@@ -77,8 +92,6 @@ class FirstRank:
         self, client: PlugInClient, channel: Channel, compares: bool = False, deadline: float = DEADLINE
     ) -> None:
         self._client = client
-        #: See the protocol. One for all steps: another pack would have to reach all ranks at once.
-        self.epoch = client.epoch
         self._channel = channel
         self._comparison = Comparison(channel) if compares else None
         self._deadline = deadline
@@ -86,6 +99,11 @@ class FirstRank:
         self._counts: Counter[str] = Counter()
         # Requests whose lists are not cut.
         self._whole: set[int] = set()
+
+    @property
+    def active(self) -> ActivePack:
+        """See the protocol."""
+        return self._client.active
 
     def send(self, events: Sequence[Event]) -> None:
         """See the protocol."""
@@ -118,6 +136,18 @@ class FirstRank:
     def shutdown(self) -> None:
         """See the protocol."""
         self._client.shutdown()
+
+    def share_look(self, number: int, look: Callable[[], Look]) -> Look:
+        """See :class:`Ranks`."""
+        found, reason, cause = None, "", None
+        try:
+            found = look()
+        except Exception as error:
+            reason, cause = _reason(error), error
+        self._channel.tell(encode(Looked(number, found, reason)), self._deadline / 2)
+        if found is None:
+            raise ModelError(reason) from cause
+        return found
 
     def agree(self, is_good: bool) -> bool:
         """See :class:`Ranks`."""
@@ -211,14 +241,16 @@ class OtherRank:
     """
 
     is_first = False
-    #: See the protocol.
-    epoch = 1
 
     def __init__(self, channel: Channel, compares: bool = False, deadline: float = DEADLINE) -> None:
+        #: See the protocol. As the first rank has said; what it was made from is known there only.
+        self.active = ActivePack(1, ())
         self._channel = channel
         self._comparison = Comparison(channel) if compares else None
         self._deadline = deadline
         self._step = 0
+        # Heard too early: it is of a request that comes later here.
+        self._early: Message | None = None
 
     def send(self, events: Sequence[Event]) -> None:
         """See the protocol: the first rank has told it."""
@@ -243,6 +275,14 @@ class OtherRank:
 
     def shutdown(self) -> None:
         """See the protocol; the first rank frees."""
+
+    def share_look(self, number: int, look: Callable[[], Look]) -> Look:
+        """See :class:`Ranks`; there is nothing here to look with."""
+        looked = self._looked_at(number)
+        if looked.look is None:
+            raise ModelError(looked.reason)
+        self.active = ActivePack(looked.look.epoch, ())
+        return looked.look
 
     def agree(self, is_good: bool) -> bool:
         """See :class:`Ranks`."""
@@ -280,16 +320,38 @@ class OtherRank:
                 raise ModelError("the engine's workers follow different requests") from None
             if isinstance(message, Verdict):
                 is_over = is_over or message.step == self._step
-            elif not isinstance(message, Whole):
+            elif isinstance(message, Taken | Failed):
                 self._step = message.step
                 if message.wanted == wanted:
                     return message
                 is_over = False
 
-    def _of_this_step(self, seconds: float) -> Message:
-        while (message := self._hear(seconds)).step != self._step:
+    def _looked_at(self, number: int) -> Looked:
+        """What the first rank has found in this request's prompt.
+
+        A step that it has taken meanwhile is one that this rank has no part in: it says so, as it is waited
+        for.
+
+        Raises:
+            ModelError: The first rank looks at other requests.
+            TimeoutError: It looks at none.
+        """
+        until = time.monotonic() + self._deadline
+        while True:
+            message = self._hear(max(0.0, until - time.monotonic()))
+            if isinstance(message, Taken | Failed):
+                self._channel.tell(encode(Verdict(message.step, False)), self._deadline / 2)
+            elif isinstance(message, Looked) and message.number == number:
+                return message
+            elif isinstance(message, Looked) and message.number > number:
+                self._early = message
+                raise ModelError("the engine's workers follow different requests")
+
+    def _of_this_step(self, seconds: float) -> Taken | Whole | Failed | Verdict:
+        while isinstance(message := self._hear(seconds), Looked) or message.step != self._step:
             pass
         return message
 
     def _hear(self, seconds: float) -> Message:
-        return decode(self._channel.hear(0, seconds))
+        early, self._early = self._early, None
+        return early or decode(self._channel.hear(0, seconds))

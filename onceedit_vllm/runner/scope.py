@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from onceedit_vllm.plugin.scope import SubjectMatcher
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.alignment.surface import Surface
     from onceedit_vllm.config import ScopeKind
     from onceedit_vllm.edits import EditRecord
+    from onceedit_vllm.plugin.host import PlugInClient
 
 #: "out": the prompt names no subject, the plug-in is not asked. "subject": it names one. "weight": [WEIGHT]
 #: alone decides. "forced": the request brings its alpha, nothing was looked for.
@@ -54,3 +55,55 @@ class PromptScope:
         except IndexError:  # models have more rows than their tokenizers have tokens
             text = b"".join(self._pieces[i] if i < len(self._pieces) else b" " for i in ids)
         return text.decode(errors="replace")
+
+
+class Look(NamedTuple):
+    """What looking at a new request's prompt has found.
+
+    Attributes:
+        epoch: The pack that it begins with.
+        scope: What the pack's subjects say about it.
+        named: The edits whose subject it names, by their place in the pack.
+        mention_opens: A named subject is enough, and it names one.
+    """
+
+    epoch: int
+    scope: Verdict
+    named: tuple[int, ...] = ()
+    mention_opens: bool = False
+
+
+class Scopes:
+    """Looks at prompts with the subjects of the pack that is active then.
+
+    Args:
+        plugin: Says which that is.
+        scope_of: Makes a scope of a pack's edits; None: [WEIGHT] decides on all prompts.
+    """
+
+    def __init__(
+        self, plugin: PlugInClient, scope_of: Callable[[Sequence[EditRecord]], PromptScope] | None
+    ) -> None:
+        self._plugin = plugin
+        self._scope_of = scope_of
+        self._epoch: int | None = None
+        self._scope: PromptScope | None = None
+
+    def look(self, prompt_ids: Sequence[int], is_forced: bool) -> Look:
+        """Look at one prompt.
+
+        Args:
+            prompt_ids: In LLM tokens.
+            is_forced: The request brings its own alpha.
+        """
+        epoch, edits = self._plugin.active
+        if epoch != self._epoch and self._scope_of is not None:
+            # 7 ms for a thousand edits, once for each pack.
+            self._scope = self._scope_of(edits)
+        self._epoch = epoch
+        if is_forced:
+            return Look(epoch, "forced")
+        if self._scope is None:
+            return Look(epoch, "weight")
+        verdict, named = self._scope.of(prompt_ids)
+        return Look(epoch, verdict, named, self._scope.mention_opens and verdict == "subject")

@@ -17,9 +17,11 @@ import torch
 
 from onceedit_vllm.plugin.gate import prompt_key
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Event, Open, State
+from onceedit_vllm.runner.scope import Scopes
 
 if TYPE_CHECKING:
     from onceedit_vllm.config import WeightKind
+    from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.fusion.lists import Lists
     from onceedit_vllm.plugin.host import PlugInClient
@@ -27,9 +29,14 @@ if TYPE_CHECKING:
     from onceedit_vllm.runner.metrics import Measure
     from onceedit_vllm.runner.ranks import Ranks
     from onceedit_vllm.runner.row import Row
-    from onceedit_vllm.runner.scope import PromptScope, Verdict
+    from onceedit_vllm.runner.scope import Look, PromptScope
 
 logger = logging.getLogger("onceedit_vllm.runner")
+
+#: How often in one step a request is opened anew: a host that has restarted does not know it, and then it may
+#: know the pack no more that was active when this engine last heard of it.
+_NUM_REOPENED = 2
+_FOLLOWED = (State.SPEAKING, State.SILENT, State.UNKNOWN)
 
 IndexedRow = tuple[int, "Row"]
 _Speaking = tuple[int, "Row", Answer]
@@ -41,7 +48,8 @@ class FusionStep:
     Args:
         plugin: This engine's end of the host.
         fuser: Fuses the two distributions and searches.
-        scope: Decides before the gate which prompts the active pack's edits can concern; None: all.
+        scope_of: Makes of a pack's edits what decides, before the gate, which prompts they can concern; None:
+            they can concern all.
         weight: What an open row is fused with: 1 ("decided"), or alpha.
         log: Where decisions are written down; None: nowhere.
         eos_id: The LLM's end-of-sequence token, which ends an answer that the plug-in was lost in; None: such
@@ -54,7 +62,7 @@ class FusionStep:
         self,
         plugin: PlugInClient,
         fuser: Fuser,
-        scope: PromptScope | None = None,
+        scope_of: Callable[[Sequence[EditRecord]], PromptScope] | None = None,
         weight: WeightKind = "decided",
         log: DecisionsLog | None = None,
         eos_id: int | None = None,
@@ -63,8 +71,7 @@ class FusionStep:
     ) -> None:
         self._plugin = plugin
         self._fuser = fuser
-        self._epoch = plugin.epoch
-        self._scopes = {self._epoch: scope}
+        self._scopes = Scopes(plugin, scope_of)
         self._weight = weight
         self._log = log
         self._eos_id = eos_id
@@ -88,7 +95,8 @@ class FusionStep:
     def admit(self, row: Row) -> bool:
         """Look for subjects in a new request's prompt; False where the edits do not concern it.
 
-        Such a request needs nothing more from here. Never raises.
+        Such a request needs nothing more from here. All ranks admit the same requests in the same order.
+        Never raises.
         """
         row.number = next(self._numbers)
         try:
@@ -100,17 +108,13 @@ class FusionStep:
             self._note("out_of_scope", row, None)
         return row.scope != "out"
 
-    def add_scope(self, epoch: int, scope: PromptScope) -> None:
-        """Know a pack's subjects before it is activated. May be called on another thread."""
-        self._scopes = {**self._scopes, epoch: scope}
-
     def _look(self, row: Row) -> None:
-        newest = self._plugin.epoch
-        if newest != self._epoch and newest in self._scopes:
-            self._epoch, self._scopes = newest, {newest: self._scopes[newest]}
-        scope, row.epoch = self._scopes[self._epoch], self._epoch
-        row.scope, row.named = _verdict_of(row, scope)
-        row.mention_opens = scope is not None and scope.mention_opens and row.scope == "subject"
+        def look() -> Look:
+            return self._scopes.look(row.prompt_ids, row.options.alpha is not None)
+
+        number = -1 if row.number is None else row.number
+        found = look() if self._ranks is None else self._ranks.share_look(number, look)
+        row.epoch, row.scope, row.named, row.mention_opens = found
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Tell the host what is new of these requests, so that the plug-in can read beside the LLM.
@@ -200,6 +204,7 @@ class FusionStep:
             if answer.state == State.SPEAKING:
                 speaking.append((i, row, answer))
         self._fuse(logits, speaking, answers)
+        self.counts["wait_us"] += round(1e6 * (taken - started))
         self._observe("wait_seconds", taken - started)
         self._observe("fuse_seconds", time.perf_counter() - taken)
 
@@ -207,16 +212,33 @@ class FusionStep:
         """The host's answers. What it does not know, it is told once more, from the beginning."""
         self.begin(rows)
         answers = self._plugin.take(_wanted(rows))
-        unknown = [row for row, answer in zip(rows, answers.of, strict=True) if answer.state == State.UNKNOWN]
-        if not unknown:
-            return answers
-        self.counts["reopened"] += len(unknown)
-        for row in unknown:
+        for _ in range(_NUM_REOPENED):
+            unknown = [
+                row for row, answer in zip(rows, answers.of, strict=True) if answer.state == State.UNKNOWN
+            ]
+            if not unknown:
+                break
+            self._reopen(unknown)
+            answers = self._take_again(rows, answers)
+        return answers
+
+    def _reopen(self, rows: Sequence[Row]) -> None:
+        """Tell the host of these as of new ones; what was decided already stays."""
+        self.counts["reopened"] += len(rows)
+        for row in rows:
             row.handle, row.num_sent, row.epoch = None, 0, None
             if row.alpha is None:
                 self._look(row)
-        self.begin(unknown)
-        return self._plugin.take(_wanted(rows))
+        self.begin(rows)
+
+    def _take_again(self, rows: Sequence[Row], before: Answers) -> Answers:
+        """Ask once more about all but those that the host has forgotten by answering."""
+        asked = [i for i, answer in enumerate(before.of) if answer.state in _FOLLOWED]
+        answers = self._plugin.take(_wanted([rows[i] for i in asked]))
+        found = list(before.of)
+        for i, answer in zip(asked, answers.of, strict=True):
+            found[i] = answer
+        return answers._replace(of=found)
 
     def _decide(self, row: Row, answer: Answer) -> None:
         """Note what the host has decided, the first time it says so."""
@@ -305,12 +327,6 @@ class FusionStep:
         self.counts["failures"] += 1
         if self.counts["failures"] == 1:
             logger.warning("onceedit: %s failed; the LLM answers these requests alone", what, exc_info=error)
-
-
-def _verdict_of(row: Row, scope: PromptScope | None) -> tuple[Verdict, tuple[int, ...]]:
-    if row.options.alpha is not None:
-        return "forced", ()
-    return ("weight", ()) if scope is None else scope.of(row.prompt_ids)
 
 
 def _wanted(rows: Sequence[Row]) -> list[tuple[int, int]]:

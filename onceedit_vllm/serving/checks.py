@@ -51,6 +51,21 @@ def check_named_once(llm: str, options: Sequence[str]) -> None:
         raise BadInputError("--model: the LLM is named once, as the first argument.")
 
 
+def check_one_engine(data_parallel_size: int) -> None:
+    """Refuse to change the pack of several engines behind one server.
+
+    Raises:
+        BadInputError: There are several: vLLM passes on what the first of them answers only, and one that has
+            refused the pack would go unnoticed.
+    """
+    if data_parallel_size > 1:
+        raise BadInputError(
+            f"--allow-pack-updates: there are {data_parallel_size} engines behind this server "
+            "(--data-parallel-size), each with a pack of its own; start a server for each, or share a host "
+            "of Ray (--plugin-host ray), whose pack `onceedit host load` changes."
+        )
+
+
 def find_llm(llm: str, options: Sequence[str]) -> str:
     """What vLLM is to load: the folder of a known name or a folder as it is; a hub id stays one.
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from onceedit_vllm.config import ServingConfig
-from onceedit_vllm.serving.checks import check_named_once, check_settings, find_llm
+from onceedit_vllm.serving.checks import check_named_once, check_one_engine, check_settings, find_llm
 from onceedit_vllm.serving.ending import ended_by_sigterm
 from onceedit_vllm.serving.shared_metrics import shared_metrics
-from onceedit_vllm.serving.wiring import with_processor, with_settings
+from onceedit_vllm.serving.wiring import with_extension, with_processor, with_settings, with_updates
 
 
-def serve(llm: str, config: ServingConfig, options: Sequence[str] = ()) -> None:
+def serve(
+    llm: str, config: ServingConfig, options: Sequence[str] = (), allow_pack_updates: bool = False
+) -> None:
     """Serve an LLM with a pack's edits until a signal ends it.
 
     Args:
@@ -20,6 +22,7 @@ def serve(llm: str, config: ServingConfig, options: Sequence[str] = ()) -> None:
         config: What was given of the processor's settings. Those left out may be given in
             ``--additional-config``.
         options: For vLLM's own parser, untouched.
+        allow_pack_updates: Let clients change the pack over HTTP.
 
     Raises:
         OnceEditError: The pack, the LLM or an option cannot be used, or the engine did not start.
@@ -37,6 +40,10 @@ def serve(llm: str, config: ServingConfig, options: Sequence[str] = ()) -> None:
         args.logits_processors = with_processor(args.logits_processors)
         ours = config.model_dump(mode="json", exclude_unset=True)
         args.additional_config = with_settings(args.additional_config, ours)
+        args.worker_extension_cls = with_extension(args.worker_extension_cls, allow_pack_updates)
+        if allow_pack_updates:
+            check_one_engine(args.data_parallel_size)
+            args.middleware = with_updates(args.middleware)
         command.run(args)
 
 

@@ -96,7 +96,11 @@ class Engine:
 
     def rpc(self, method: str, *args: Any) -> Any:
         """What the first worker answers to a method of its extension."""
-        return self._outputs({"call": "rpc", "method": method, "args": args})[0]
+        return self.rpc_by_rank(method, *args)[0]
+
+    def rpc_by_rank(self, method: str, *args: Any) -> list[Any]:
+        """What every worker answers."""
+        return list(self._outputs({"call": "rpc", "method": method, "args": args}))
 
     def counts(self) -> dict[str, int]:
         """What the processor counted so far, with the plug-in's forward passes; the first worker's."""
@@ -104,7 +108,7 @@ class Engine:
 
     def counts_by_rank(self) -> list[dict[str, int]]:
         """The same of every worker."""
-        return self._outputs({"call": "rpc", "method": "onceedit_tally", "args": []})
+        return self.rpc_by_rank("onceedit_tally")
 
     def rpc_midway(
         self, first: list[str], then: list[str], params: dict[str, Any], method: str, after_steps: int

@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import ASIDE, EDITS, OUTSIDE, PROCESSOR
+from tests.e2e.conftest import ASIDE, EDITS, OTHER_TARGET, OUTSIDE, PROCESSOR
 from tests.e2e.engine import Engine
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -28,7 +29,7 @@ pytestmark = [
 GREEDY = {"temperature": 0.0, "max_tokens": 12}
 FIXED = {**GREEDY, "ignore_eos": True}
 #: Gone for long enough that the restart falls into it, and tried again soon.
-PLUGIN = {"host": "ray", "name": "e2e", "cpus": [1], "device": "cpu", "retry_seconds": 1.0}
+PLUGIN: dict[str, Any] = {"host": "ray", "name": "e2e", "cpus": [1], "device": "cpu", "retry_seconds": 1.0}
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +50,29 @@ def texts(outputs: list[dict[str, Any]]) -> list[str]:
     return [output["samples"][0]["text"].strip() for output in outputs]
 
 
+def command(*arguments: str) -> Any:
+    """What `onceedit host` gives as JSON."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from onceedit_vllm.cli.main import app; app()",
+            "host",
+            *arguments,
+            "--json",
+            "-",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
 def host() -> dict[str, Any]:
     """What `onceedit host list` says of the engine's host."""
-    command = [sys.executable, "-c", "from onceedit_vllm.cli.main import app; app()"]
-    done = subprocess.run(
-        [*command, "host", "list", "--json", "-"], capture_output=True, text=True, timeout=120, check=True
-    )
-    (found,) = [one for one in json.loads(done.stdout) if one["name"] == PLUGIN["name"]]
+    (found,) = [one for one in command("list") if one["name"] == PLUGIN["name"]]
     return found
 
 
@@ -85,6 +102,37 @@ def test_the_command_lists_it(shared: Engine, pack_dir: Path):
     found = host()
     assert (found["pack"], found["num_edits"], found["failure"]) == (str(pack_dir), len(EDITS), "")
     assert len(found["engines"]) == 1
+
+
+def test_another_pack_while_requests_are_under_way(
+    shared: Engine, plain: Engine, pack_dir: Path, other_pack_dir: Path
+):
+    """Waves of requests until the pack is another one; in none of them does anything fail."""
+    (prompt, target), outside, before = next(iter(EDITS.items())), OUTSIDE[0], shared.counts()
+    prompts, params = [prompt, outside] * 12, [GREEDY, FIXED] * 12
+    with ThreadPoolExecutor(1) as pool:
+        loaded = pool.submit(command, "load", str(other_pack_dir), "--name", PLUGIN["name"])
+        waves = [shared.generate(prompts, params)]
+        while not loaded.done():
+            waves.append(shared.generate(prompts, params))
+        waves.append(shared.generate(prompts, params))
+    assert loaded.result()["pack"] == str(other_pack_dir)
+    answered = [text for wave in waves for text in texts(wave)[::2]]
+    # An answer is of the one pack or of the other, whole, and there is no way back.
+    assert answered == sorted(answered, key=[target, OTHER_TARGET].index)
+    assert (answered[0], answered[-1]) == (target, OTHER_TARGET)
+    (expected,) = plain.generate([outside], FIXED)
+    untouched = [output["samples"] for wave in waves for output in wave[1::2]]
+    assert untouched == [expected["samples"]] * len(untouched)
+    counts = shared.counts()
+    for name in ("failures", "breaker_open", "reconnects", "lost"):
+        assert counts.get(name, 0) == before.get(name, 0)
+    assert (counts["texts"], counts["packs"]) == (0, 1)
+    # A subject that only the first pack knows is not looked for any more.
+    other = list(EDITS)[1]
+    assert shared.generate([other], FIXED) == plain.generate([other], FIXED)
+    assert command("rollback", "--name", PLUGIN["name"])["pack"] == str(pack_dir)
+    assert texts(shared.generate(list(EDITS), GREEDY)) == list(EDITS.values())
 
 
 def test_a_plugin_that_is_killed_while_it_answers_costs_no_request(shared: Engine):

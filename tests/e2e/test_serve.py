@@ -206,6 +206,14 @@ def test_vllm_shows_all_that_it_would_show_without_us(server: Server):
     assert "http_requests_total" in names
 
 
+def test_the_pack_cannot_be_changed_unless_it_is_allowed(client: Any, pack_dir: Path):
+    with pytest.raises(openai.NotFoundError):
+        client.get("/onceedit/pack", cast_to=object)
+    for route in ("load", "rollback"):
+        with pytest.raises(openai.NotFoundError):
+            client.post(f"/onceedit/{route}", body={"pack": str(pack_dir)}, cast_to=object)
+
+
 def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ONCEEDIT, "serve", *arguments],

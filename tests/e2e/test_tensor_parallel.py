@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import ASIDE, EDITS, OUTSIDE, PROCESSOR
+from tests.e2e.conftest import ASIDE, EDITS, OTHER_TARGET, OUTSIDE, PROCESSOR
 from tests.e2e.engine import Engine, EngineError
 from tests.e2e.test_engine import FIXED, GREEDY, texts, token_ids
+from tests.e2e.test_swap import wait_until_loaded
 
 pytestmark = [
     pytest.mark.e2e,
@@ -135,6 +136,38 @@ def test_an_aborted_request_leaves_the_others_right(ranks: Engine):
     outputs = ranks.abort([PROMPT, list(EDITS)[1]], FIXED, which=0, after_steps=3)
     assert outputs[0] == {"aborted": True}
     assert texts(outputs[1:])[0].startswith(EDITS[list(EDITS)[1]])
+
+
+def test_another_pack_begins_with_the_same_request_on_all_ranks(
+    ranks: Engine, plain_outputs: Outputs, pack_dir: Path, other_pack_dir: Path
+):
+    ranks.rpc("onceedit_load", str(other_pack_dir))
+    assert texts(ranks.generate([PROMPT], GREEDY)) == [TARGET]  # served while it is loading
+    assert wait_until_loaded(ranks)["state"] == "loaded"
+    first, then = [PROMPT, *UNTOUCHED[:2]], [PROMPT, *UNTOUCHED[2:4]]
+    outputs = ranks.rpc_midway(first, then, LOGPROBS, "onceedit_activate", after_steps=3)
+    assert texts([outputs[0], outputs[3]])[0].startswith(TARGET)
+    assert texts([outputs[0], outputs[3]])[1].startswith(OTHER_TARGET)
+    plain = dict(zip(MIXED, plain_outputs, strict=True))
+    for prompt, output in zip(first + then, outputs, strict=True):
+        assert (output["samples"] == plain[prompt]["samples"]) == (prompt in UNTOUCHED), prompt
+    ranks.rpc("onceedit_rollback")
+    assert wait_until_loaded(ranks)["state"] == "loaded"
+    status, nothing = ranks.rpc_by_rank("onceedit_activate")
+    assert (status["pack"], status["packs_in_memory"], nothing) == (str(pack_dir.resolve()), 1, None)
+    assert texts(ranks.generate(list(EDITS), GREEDY)) == list(EDITS.values())
+
+
+def test_a_call_that_is_refused_leaves_the_next_ones_answers_right(ranks: Engine, llm_dir: Path):
+    """It reads the answers of several workers one after the other, and stops at an error."""
+    for _ in range(2):
+        status, nothing = ranks.rpc_by_rank("onceedit_activate")
+        assert "no pack is loaded and waiting" in status["refused"]
+        assert nothing is None
+    ranks.rpc("onceedit_load", str(llm_dir))
+    assert "PackError" in wait_until_loaded(ranks)["error"]
+    assert [set(counts) >= {"gated"} for counts in ranks.counts_by_rank()] == [True, True]
+    assert texts(ranks.generate([PROMPT], GREEDY)) == [TARGET]
 
 
 def test_a_pack_that_cannot_be_used_ends_the_start_with_its_error(

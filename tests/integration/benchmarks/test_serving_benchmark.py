@@ -11,8 +11,9 @@ from tests.integration.benchmarks.smoke import smoke
 pytestmark = pytest.mark.integration
 
 FIELDS = {
-    "llm", "host", "in_scope", "batch", "tokens_per_s", "ratio_to_plain", "ratio_low", "floor_ratio",
-    "ratio_to_floor", "ttft_ms", "itl_p50_ms", "itl_p99_ms", "plugin_forwards", "plugin_seconds",
+    "llm", "tensor_parallel", "host", "in_scope", "batch", "tokens_per_s", "ratio_to_plain", "ratio_low",
+    "floor_ratio", "ratio_to_floor", "ttft_ms", "itl_p50_ms", "itl_p99_ms", "itl_p99_to_floor",
+    "plugin_forwards", "plugin_seconds", "wait_seconds",
 }  # fmt: skip
 
 

@@ -12,9 +12,9 @@ import psutil
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import OnceEditError
 from onceedit_vllm.pack import EditPack
+from onceedit_vllm.plugin.host_actor import HostActor
 from onceedit_vllm.plugin.local import LocalHost
 from onceedit_vllm.plugin.packets import Append, Open
-from onceedit_vllm.plugin.ray_host import HostActor
 from onceedit_vllm.plugin.wire import VocabularyBytes, decode_request
 
 MIB = 2**20

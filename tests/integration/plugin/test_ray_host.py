@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +20,9 @@ import pytest
 import torch
 import zmq
 
-from onceedit_vllm.alignment.embeddings import load_embeddings
 from onceedit_vllm.config import PlugInConfig
-from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, HostError
-from onceedit_vllm.pack import EditOutcome, EditPack, PackManifest, PackReport
+from onceedit_vllm.pack import EditPack
 from onceedit_vllm.plugin import ray_host
 from onceedit_vllm.plugin.local import LocalHost
 from onceedit_vllm.plugin.packets import Append, Close, Open, State
@@ -42,42 +39,26 @@ from onceedit_vllm.plugin.wire import (
     encode,
     packets_of,
 )
-from tests.unit.plugin.client_contract import OUTPUT, PROMPTS, ClientContract, ToyPlugIn, plug_in, states
+from tests.unit.plugin.client_contract import (
+    OUTPUT,
+    PROMPTS,
+    ClientContract,
+    ToyPlugIn,
+    plug_in,
+    states,
+    write_pack,
+)
 from tests.unit.plugin.test_server import Engine
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 pytestmark = pytest.mark.integration
 
-__all__ = ["plug_in"]  # the fixture
+__all__ = ["plug_in", "write_pack"]
 
 CONFIG = PlugInConfig(
     host="ray", device="cpu", cpus=(0,), hard_deadline=1.0, first_deadline=1.5, retry_seconds=1.0
 )
-
-
-def write_pack(plug_in: ToyPlugIn, root: Path, *, edit: str = "e") -> EditPack:
-    """The toy's stand-in for a pack, as a folder."""
-    manifest = PackManifest(
-        format_version=2, base_fingerprint="toy", base_model="toy", weight_token_id=plug_in.weight_token_id,
-        template="answer", threshold=0.5, weight_threshold=0.5, threshold_reason="-", training={},
-        versions={},
-    )  # fmt: skip
-    outcome = EditOutcome(
-        id=edit, learnt=True, prompt_probability=1, heldout_probability=1, prompt_alpha=1, heldout_alpha=1
-    )
-
-    def save(folder: Path) -> None:
-        shutil.copytree(plug_in.folder, folder, dirs_exist_ok=True)
-
-    return EditPack.write(
-        root,
-        manifest=manifest,
-        edits=[EditRecord(id=edit, prompt="The capital of France is", target="Lyon", subject="France")],
-        report=PackReport(edits=(outcome,)),
-        base_embeddings=load_embeddings(plug_in.folder),
-        save_model=save,
-    )
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["stop", "x"]])

@@ -16,11 +16,13 @@ import torch
 import torch.distributed as dist
 
 from onceedit_vllm.errors import ModelError, OnceEditError
+from onceedit_vllm.plugin.host import ActivePack
 from onceedit_vllm.plugin.packets import Answers, Append, Close, Event, Open
 from onceedit_vllm.runner import rank_group
 from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_group import RankGroup
 from onceedit_vllm.runner.ranks import FirstRank, OtherRank
+from onceedit_vllm.runner.scope import Look
 
 if TYPE_CHECKING:
     from onceedit_vllm.fusion.lists import Lists
@@ -60,7 +62,7 @@ def _joined(rank: int, store: str, size: int) -> RankGroup:
 class Recorder:
     """The bare client, and what it answered."""
 
-    epoch = 1
+    active = ActivePack(1, ())
 
     def __init__(self, client: PlugInClient) -> None:
         self._client = client
@@ -96,6 +98,7 @@ def serve(rank: int, store: str, size: int, root: Path) -> dict[str, Any]:
     group.connect()
     client = OtherRank(group) if recorder is None else FirstRank(recorder, group)
     seen = _steps(client)
+    seen["looks"] = [client.share_look(number, partial(_look, rank, number)) for number in range(20)]
     if recorder is not None:
         recorder.is_gone = True
         seen["bare"] = recorder.answers, recorder.lists
@@ -129,6 +132,11 @@ def _steps(client: FirstRank | OtherRank) -> dict[str, Any]:
     whole = client.more([0])
     agreed.append(client.agree(True))
     return {"answers": answers, "whole": whole, "agreed": agreed, "tally": client.tally()}
+
+
+def _look(rank: int, number: int) -> Look:
+    assert rank == 0, "only the first rank looks"
+    return Look(1 + number // 10, "subject", (number,), True)
 
 
 def _agrees_after(client: FirstRank | OtherRank, rank: int, culprit: int | None) -> bool:

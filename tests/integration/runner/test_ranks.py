@@ -68,6 +68,13 @@ def test_lists_are_the_bare_clients_cut_or_whole_as_each_row_needs(seen):
     assert int((found[0].lists.ids[0] >= 0).sum()) == NUM_LISTED < said[0].ids.shape[1]
 
 
+def test_what_the_first_rank_has_found_is_known_on_all(seen):
+    """More of them than the queue between the ranks has room for at once."""
+    for rank in seen:
+        assert [look.named for look in rank["looks"]] == [(number,) for number in range(20)]
+        assert [look.epoch for look in rank["looks"]] == [1] * 10 + [2] * 10
+
+
 def test_the_plugin_runs_and_counts_on_the_first_rank_only(seen):
     assert seen[0]["tally"]["plugin_forwards"] > 0
     assert [other["tally"] for other in seen[1:]] == [{}] * (len(seen) - 1)

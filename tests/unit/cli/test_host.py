@@ -26,7 +26,7 @@ FACTS = HostFacts(
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ONCEEDIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "240")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "set, so that the command leaves it")
 
 
@@ -80,15 +80,56 @@ def test_bad_options_are_named_before_anything_starts(options: list[str], said: 
 
 
 def test_list_as_a_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = FACTS._replace(swap="loading and trying /packs/b")
     broken = HostFacts("broken", failure="it does not answer (GetTimeoutError)")
-    monkeypatch.setattr(ray_host, "list_hosts", lambda: [broken, FACTS])
+    monkeypatch.setattr(ray_host, "list_hosts", lambda: [broken, busy])
     table = run("list")
-    for shown in ("shared", "/packs/a", "14", "2.5 MB", "it does not answer"):
+    for shown in ("shared", "/packs/a", "14", "2.5 MB", "it does not answer", "loading and trying /packs/b"):
         assert shown in table.output
     (first, second) = json.loads(run("list", "--json", "-").output)
     assert first["failure"].startswith("it does not answer")
     assert (second["name"], second["num_edits"], second["texts"]) == ("shared", 14, 3)
     assert "token" not in second
+
+
+def test_load_tells_what_is_done_and_shows_what_is_served(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+
+    def load(name: str, pack: Any, progress: Any) -> HostFacts:
+        asked.append((name, pack.root))
+        progress(f"loading and trying {pack.root}")
+        return FACTS._replace(pack=str(pack.root), epoch=2, num_packs=2)
+
+    monkeypatch.setattr(ray_host, "load", load)
+    pack = write_pack(tmp_path / "pack").root
+    result = run("load", str(pack), "--name", "shared", "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert asked == [("shared", pack)]
+    assert f"Loading and trying {pack} ..." in result.stderr
+    served = json.loads(result.stdout)
+    assert (served["epoch"], served["pack"], served["num_packs"]) == (2, str(pack), 2)
+    assert not {"token", "digests"} & set(served)
+
+
+def test_load_refuses_what_is_no_pack_before_the_host_is_asked(tmp_path: Path) -> None:
+    result = run("load", str(tmp_path / "none"), "--name", "shared")
+    assert result.exit_code != 0
+    assert "there is no such folder" in result.output
+
+
+def test_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def rollback(name: str, progress: Any) -> HostFacts:
+        asked.append(name)
+        return FACTS._replace(epoch=3)
+
+    monkeypatch.setattr(ray_host, "rollback", rollback)
+    result = run("rollback", "--name", "shared")
+    assert (result.exit_code, asked) == (0, ["shared"])
+    assert "/packs/a" in result.output
 
 
 def test_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +142,6 @@ def test_stop(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_ray_each_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     pack = write_pack(tmp_path / "pack").root
-    for arguments in (["list"], ["stop", "x"], ["start", str(pack)]):
+    for arguments in (["list"], ["stop", "x"], ["start", str(pack)], ["load", str(pack)], ["rollback"]):
         result = run(*arguments)
         assert (result.exit_code, "onceedit-vllm[ray]" in result.output) == (1, True)

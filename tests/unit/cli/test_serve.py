@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from onceedit_vllm.cli.main import app
-from onceedit_vllm.config import ServingConfig
+from onceedit_vllm.config import PlugInConfig, ServingConfig
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.serving import server
 
-Seen = list[tuple[str, ServingConfig, Sequence[str]]]
+Seen = list[tuple[str, ServingConfig, Sequence[str], bool]]
 
 
 @pytest.fixture
@@ -42,14 +42,25 @@ def test_what_is_not_ours_goes_to_vllm_in_its_order(seen: Seen) -> None:
 def test_every_setting_has_its_option(seen: Seen) -> None:
     options = {
         "scope": "subject", "weight": "alpha", "threshold": "0.25", "request-override": "all",
-        "decisions-log": "L", "metrics-port": "9100",
+        "decisions-log": "L", "metrics-port": "9100", "plugin-host": "ray", "plugin-name": "facts",
     }  # fmt: skip
     result = run("toy", "--pack", "P", *(f"--{name}={value}" for name, value in options.items()))
     assert result.exit_code == 0, result.output
     assert seen[0][1] == ServingConfig(
         pack=Path("P"), scope="subject", weight="alpha", threshold=0.25, request_override="all",
-        decisions_log=Path("L"), metrics_port=9100,
+        decisions_log=Path("L"), metrics_port=9100, plugin=PlugInConfig(host="ray", name="facts"),
     )  # fmt: skip
+
+
+def test_what_is_not_said_of_the_host_may_be_said_elsewhere(seen: Seen) -> None:
+    assert run("toy", "--pack", "P", "--plugin-host", "ray").exit_code == 0
+    assert seen[0][1].model_dump(exclude_unset=True) == {"pack": Path("P"), "plugin": {"host": "ray"}}
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], False), (["--allow-pack-updates"], True)])
+def test_packs_stay_as_they_are_unless_it_is_allowed(seen: Seen, given: list[str], expected: bool) -> None:
+    assert run("toy", "--pack", "P", *given).exit_code == 0
+    assert seen[0][3] is expected
 
 
 @pytest.mark.parametrize(
@@ -59,6 +70,9 @@ def test_every_setting_has_its_option(seen: Seen) -> None:
         (["--pack", "P"], "Missing argument"),
         (["toy", "--pack", "P", "--threshold", "2"], "--threshold 2.0:"),
         (["toy", "--pack", "P", "--metrics-port", "0"], "--metrics-port 0:"),
+        (["toy", "--pack", "P", "--plugin-host", "there"], "'local', 'ray'"),
+        (["toy", "--pack", "P", "--plugin-name", "x"], "--plugin-name x: only a host of Ray has a name"),
+        (["toy", "--pack", "P", "--plugin-host", "ray", "--plugin-name", ""], "--plugin-name :"),
         (["toy", "--pack", "P", "--scope", "all"], "'subject+weight', 'weight', 'subject'"),
     ],
 )

@@ -6,6 +6,7 @@ host that runs the toy plug-in of `plug_in`, attached with `vocabulary_of(plug_i
 
 from __future__ import annotations
 
+import shutil
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,11 @@ import pytest
 import torch
 
 from onceedit_vllm.alignment.align import align
+from onceedit_vllm.alignment.embeddings import load_embeddings
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.fusion.carrier import Carrier
+from onceedit_vllm.pack import EditOutcome, EditPack, PackManifest, PackReport
 from onceedit_vllm.plugin.host import PlugInClient, Vocabulary
 from onceedit_vllm.plugin.packets import Answers, Append, Close, Open, State
 from onceedit_vllm.plugin.textsync import TextSync
@@ -82,6 +85,32 @@ class ToyPlugIn:
 @pytest.fixture(scope="module")
 def plug_in(tmp_path_factory: pytest.TempPathFactory) -> ToyPlugIn:
     return ToyPlugIn(tmp_path_factory.mktemp("toy"))
+
+
+def write_pack(
+    plug_in: ToyPlugIn, root: Path, *, edit: str = "e", model: Path | None = None, base: str = "toy"
+) -> EditPack:
+    """The toy's stand-in for a pack, as a folder; with another model of the same kind, where one is given."""
+    manifest = PackManifest(
+        format_version=2, base_fingerprint=base, base_model="toy", weight_token_id=plug_in.weight_token_id,
+        template="answer", threshold=0.5, weight_threshold=0.5, threshold_reason="-", training={},
+        versions={},
+    )  # fmt: skip
+    outcome = EditOutcome(
+        id=edit, learnt=True, prompt_probability=1, heldout_probability=1, prompt_alpha=1, heldout_alpha=1
+    )
+
+    def save(folder: Path) -> None:
+        shutil.copytree(model or plug_in.folder, folder, dirs_exist_ok=True)
+
+    return EditPack.write(
+        root,
+        manifest=manifest,
+        edits=[EditRecord(id=edit, prompt="The capital of France is", target="Lyon", subject="France")],
+        report=PackReport(edits=(outcome,)),
+        base_embeddings=load_embeddings(plug_in.folder),
+        save_model=save,
+    )
 
 
 def dense(answers: Answers, width: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -176,6 +177,7 @@ class FakeEpoch:
 
     def __init__(self, number: int, runtime: FakeRuntime, gate: Gate) -> None:
         self.number = number
+        self.pack = SimpleNamespace(edits=EDITS)
         self.runtime = runtime
         self.textsync = FakeSync()
         self._gate = gate
@@ -199,7 +201,15 @@ class FakePacks(Packs):
 
 def some_client(runtime: FakeRuntime, gate: Gate | None = None, *more: FakeRuntime) -> LocalClient:
     """An end of a host of which only the bookkeeping is the real thing; `more` are loaded besides."""
-    runtimes = [runtime, *more]
-    epochs = [FakeEpoch(i + 1, each, gate or Gate(0.5)) for i, each in enumerate(runtimes)]
-    parts: tuple[Any, Any, Any] = (FakePacks(*epochs), None, FakeCarrier())
+    return client_of(FakePacks(*some_epochs(runtime, *more, gate=gate)))
+
+
+def some_epochs(*runtimes: FakeRuntime, gate: Gate | None = None) -> list[FakeEpoch]:
+    """A pack for each."""
+    return [FakeEpoch(i + 1, each, gate or Gate(0.5)) for i, each in enumerate(runtimes)]
+
+
+def client_of(packs: FakePacks) -> LocalClient:
+    """An end of a host with these packs."""
+    parts: tuple[Any, Any, Any] = (packs, None, FakeCarrier())
     return LocalClient(*parts)

@@ -295,7 +295,7 @@ def test_a_text_goes_on_with_the_pack_it_was_begun_with(runtime: FakeRuntime) ->
     packs = client._packs
     ask(client, (1, 0), events=[Open(1, [EDITED])])
     packs.activate(2)
-    assert client.epoch == 2
+    assert client.active.epoch == 2
     opened = [Append(1, 0, [3]), Open(2, [EDITED, 4]), Open(3, [EDITED, 5], epoch=1)]
     answers = ask(client, (2, 0), (1, 1), (3, 0), events=opened)
     assert words(answers) == [5, 4, 6]
@@ -331,4 +331,4 @@ def test_after_a_deadline_texts_of_an_earlier_pack_must_be_opened_again(
 def test_a_pack_that_is_not_loaded_cannot_be_activated(client: LocalClient) -> None:
     with pytest.raises(BadInputError, match=r"no pack number 7 .* loaded are \[1\]"):
         client._packs.activate(7)
-    assert client.epoch == 1
+    assert client.active.epoch == 1

@@ -23,6 +23,7 @@ from onceedit_vllm.plugin.wire import (
     Beat,
     Listed,
     More,
+    NamedPack,
     Packet,
     Refused,
     Reply,
@@ -35,11 +36,12 @@ from onceedit_vllm.plugin.wire import (
     ids_bytes,
 )
 from tests.unit.plugin.client_contract import PROMPTS, ClientContract, ToyPlugIn, plug_in, states
-from tests.unit.plugin.fakes import EDITED, VOCAB, FakeRuntime
+from tests.unit.plugin.fakes import EDITED, EDITS, VOCAB, FakeRuntime
 from tests.unit.plugin.test_server import VOCABULARY, Host
 
 __all__ = ["plug_in"]  # the fixture
 
+FIRST = NamedPack(1, [("Oslo", ())])
 QUICK = PlugInConfig(
     soft_deadline=0.02, hard_deadline=0.15, first_deadline=0.3, attach_deadline=5, retry_seconds=0.3
 )
@@ -48,7 +50,8 @@ QUICK = PlugInConfig(
 @pytest.fixture(scope="module")
 def endpoint(plug_in: ToyPlugIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     address = f"ipc://{tmp_path_factory.mktemp('host') / 'socket'}"
-    server = PlugInServer(LocalHost(plug_in.pack, PlugInConfig(device="cpu")), address, token="t", pack="p")
+    host = LocalHost(plug_in.pack, PlugInConfig(device="cpu"))
+    server = PlugInServer(host, address, token="t", packs=["p"])
     server.start()
     yield Endpoint(address, "t", "p")
     server.stop()
@@ -83,7 +86,7 @@ def test_whole_lists_where_they_were_asked_for_at_the_start(client: RemoteClient
 def test_a_host_with_another_token_or_pack_is_no_host(endpoint: Endpoint, plug_in: ToyPlugIn) -> None:
     for wrong, said in (
         (endpoint._replace(token="x"), "token"),
-        (endpoint._replace(pack="x"), "another pack"),
+        (endpoint._replace(pack="x"), "never served"),
     ):
         with pytest.raises(HostError, match=said):
             RemoteClient(wrong, plug_in.vocabulary, config=QUICK)
@@ -102,13 +105,14 @@ class Served:
     """A server that can be taken away and put back."""
 
     def __init__(self, folder: Path) -> None:
-        self.runtime = FakeRuntime()
+        self.runtime, self.newer = FakeRuntime(), FakeRuntime()
         self.address = f"ipc://{folder / 'socket'}"
         self.server: PlugInServer | None = None
         self.start()
 
     def start(self) -> None:
-        self.server = PlugInServer(Host(self.runtime), self.address, lease=5.0)  # type: ignore[arg-type]
+        host: Any = Host(self.runtime, self.newer)
+        self.server = PlugInServer(host, self.address, lease=5.0)
         self.server.start()
 
     def stop(self) -> None:
@@ -195,6 +199,41 @@ def test_a_client_that_is_alive_is_not_forgotten_however_idle(tmp_path: Path) ->
     server.stop()
 
 
+def test_a_swap_reaches_an_engine_without_a_step_and_texts_stay_with_their_pack(
+    quick: RemoteClient, served: Served
+) -> None:
+    assert served.server is not None
+    assert quick.active.epoch == 1
+    assert [edit.subject for edit in quick.active.edits] == [edit.subject for edit in EDITS]
+    ask(quick, Open(1, [EDITED], alpha=1.0, epoch=1), wanted=[(1, 0)])
+    served.server.activate(2)
+    after(5, lambda: quick.active.epoch == 2)
+    events = [Append(1, 0, [3]), Open(2, [EDITED, 4], alpha=1.0, epoch=2), Open(3, [EDITED, 5], epoch=1)]
+    assert ask(quick, *events, wanted=[(1, 1), (2, 0), (3, 0)]) == [State.SPEAKING] * 3
+    assert sorted(served.runtime.texts.values()) == [[EDITED, 3], [EDITED, 5]]
+    assert list(served.newer.texts.values()) == [[EDITED, 4]]
+    ask(quick, Close(1), Close(3), wanted=[])
+    assert (quick.tally()["epoch"], quick.tally()["packs"]) == (2, 1)
+    assert ask(quick, Open(4, [EDITED], epoch=1), wanted=[(4, 0)]) == [State.UNKNOWN]
+
+
+def test_an_engine_that_missed_a_swap_learns_of_it_when_it_attaches_again(
+    quick: RemoteClient, served: Served
+) -> None:
+    served.stop()
+    served.start()
+    assert served.server is not None
+    served.server.activate(2)
+    after(5, lambda: bool(quick._socket.poll(0, zmq.POLLOUT)))
+    assert quick.active.epoch == 1  # nobody has told it
+    assert ask(quick, Open(1, [EDITED], epoch=1), wanted=[(1, 0)]) == [State.UNKNOWN]  # who is it?
+    assert ask(quick, Open(2, [EDITED], epoch=1), wanted=[(2, 0)]) == [State.UNKNOWN]  # which pack?
+    assert quick.active.epoch == 2
+    assert ask(quick, Open(3, [EDITED], epoch=2), wanted=[(3, 0)]) == [State.SPEAKING]
+    quick.shutdown()
+    assert quick.active.epoch == 2
+
+
 # A host that misbehaves by the book.
 
 
@@ -229,7 +268,7 @@ class Script:
         maker.start()
         name, attach = self.hear()
         assert isinstance(attach, Attach)
-        self.say(name, Attached(attach.session, ids_bytes(torch.arange(VOCAB))))
+        self.say(name, Attached(attach.session, ids_bytes(torch.arange(VOCAB)), FIRST))
         maker.join()
         return name, made[0]
 
@@ -324,7 +363,7 @@ def test_what_belongs_to_an_older_attachment_is_not_taken(
     assert isinstance(heard[1], Attach)
     assert heard[1].session == 2
     script.say(name, Said(1, [speaks(2, 0, 5)]))
-    script.say(name, Attached(2, ids_bytes(torch.arange(VOCAB))))
+    script.say(name, Attached(2, ids_bytes(torch.arange(VOCAB)), FIRST))
     script.say(name, Said(2, [speaks(2, 0, 6)]))
     answers = client.take([(2, 0)])
     assert answers.lists is not None

@@ -15,18 +15,20 @@ import zmq
 from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.errors import BadInputError, HostError
-from onceedit_vllm.plugin.host import Vocabulary
+from onceedit_vllm.plugin.host import ActivePack, Vocabulary
 from onceedit_vllm.plugin.packets import Append, Close, Event, Open, State
 from onceedit_vllm.plugin.runtime import PlugInOutput, PlugInStep
 from onceedit_vllm.plugin.server import PlugInServer
 from onceedit_vllm.plugin.wire import (
     VERSION,
+    Activated,
     Attach,
     Attached,
     Beat,
     Counted,
     Detach,
     More,
+    NamedPack,
     Refused,
     Reply,
     Request,
@@ -38,7 +40,7 @@ from onceedit_vllm.plugin.wire import (
     decode_reply,
     encode,
 )
-from tests.unit.plugin.fakes import EDITED, VOCAB, FakeRuntime, some_client
+from tests.unit.plugin.fakes import EDITED, EDITS, VOCAB, FakePacks, FakeRuntime, client_of, some_epochs
 
 SURFACE = Surface("byte-level", [b"a"] * VOCAB, frozenset(), frozenset(), 0, strips_prefix_space=False)
 VOCABULARY = Vocabulary(SURFACE, torch.arange(VOCAB), Spellings.of({}), VOCAB)
@@ -59,17 +61,17 @@ class SlowRuntime(FakeRuntime):
         return super().step(steps)
 
 
-class Host:
-    """Stands in for a `LocalHost`: every engine reads with the same runtime."""
+class Host(FakePacks):
+    """Stands in for a `LocalHost`: every engine reads with the same runtimes, one for each pack."""
 
-    def __init__(self, runtime: FakeRuntime) -> None:
-        self.runtime = runtime
+    def __init__(self, runtime: FakeRuntime, *more: FakeRuntime) -> None:
+        super().__init__(*some_epochs(runtime, *more))
         self.error: Exception | None = None
 
     def attach(self, vocabulary: Vocabulary, threshold: float | None = None) -> Any:
         if self.error is not None:
             raise self.error
-        return some_client(self.runtime)
+        return client_of(self)
 
 
 class Engine:
@@ -122,8 +124,8 @@ def host(runtime: SlowRuntime) -> Host:
 def serve(host: Host, tmp_path: Path) -> Iterator[Callable[..., PlugInServer]]:
     servers = []
 
-    def start(**settings: Any) -> PlugInServer:
-        servers.append(PlugInServer(host, f"ipc://{tmp_path / 'socket'}", **settings))  # type: ignore[arg-type]
+    def start(other: Any = host, **settings: Any) -> PlugInServer:
+        servers.append(PlugInServer(other, f"ipc://{tmp_path / 'socket'}", **settings))
         servers[-1].start()
         return servers[-1]
 
@@ -288,11 +290,11 @@ def test_what_cannot_be_read_is_refused_and_harms_nobody(serve, engine, junk: by
         ({"version": VERSION + 1}, f"version {VERSION} and the engine version {VERSION + 1}"),
         ({"token": "guess"}, "token"),
         ({"token": "söme"}, "token"),
-        ({"pack": "p"}, "another pack"),
+        ({"pack": "p"}, "never served the engine's pack"),
     ],
 )
 def test_who_does_not_fit_is_refused(serve, engine, fields: dict[str, Any], said: str) -> None:
-    serve(token="secret", pack="q")
+    serve(token="secret", packs=["o", "q"])
     one = engine("one")
     refused = one.attach(**({"token": "secret"} | fields))
     assert isinstance(refused, Refused)
@@ -317,6 +319,73 @@ def test_a_plugin_that_is_gone_loses_the_rows_and_not_the_host(serve, engine, ru
     assert one.step(Open(1, [EDITED]), Open(2, [EDITED, 1])) == {1: State.LOST, 2: State.LOST}
     runtime.fails = False
     assert one.step(Open(1, [EDITED])) == {1: State.SPEAKING}
+
+
+# Another pack.
+
+
+def test_every_engine_is_told_of_another_pack_and_keeps_its_texts(serve, engine, tmp_path: Path) -> None:
+    older, newer = FakeRuntime(), FakeRuntime()
+    host: Any = Host(older, newer)
+    server = serve(host)
+    engines = [engine(name) for name in ("one", "two")]
+    for one in engines:
+        attached = one.attach()
+        assert attached.active == NamedPack.of(ActivePack(1, EDITS))
+        one.step(Open(1, [EDITED], alpha=1.0))
+    server.activate(2)
+    assert [one.hear() for one in engines] == [Activated(1, NamedPack.of(ActivePack(2, EDITS)))] * 2
+    for one in engines:
+        assert one.step(Append(1, 0, [3]), Open(2, [EDITED], alpha=1.0)) == dict.fromkeys(
+            (1, 2), State.SPEAKING
+        )
+    assert (len(older.texts), len(newer.texts)) == (2, 2)
+    for one in engines:
+        one.say(Step(1, [Close(1)]))
+    eventually(lambda: host.tally()["packs"] == 1)
+    late = engine("late").attach()
+    assert late.active.epoch == 2
+
+
+def test_an_earlier_pack_goes_after_its_deadline_although_nothing_happens(
+    serve, engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onceedit_vllm.plugin.packs._RETIRE_SECONDS", 0.5)
+    older = FakeRuntime()
+    host: Any = Host(older, FakeRuntime())
+    server = serve(host)
+    one = engine("one")
+    one.attach()
+    one.step(Open(1, [EDITED], alpha=1.0))
+    server.activate(2)
+    one.hear()
+    assert len(older.texts) == 1
+    eventually(lambda: host.tally()["packs"] == 1)
+    assert older.texts == {}
+    assert one.step(Append(1, 0, [3])) == {1: State.UNKNOWN}
+
+
+def test_a_pack_that_is_not_there_is_not_activated_and_the_host_serves_on(serve, engine) -> None:
+    server = serve()
+    with pytest.raises(BadInputError, match="no pack number 9"):
+        server.activate(9)
+    attached = engine("one").attach()
+    assert attached.active.epoch == 1
+
+
+def test_engines_that_are_started_with_the_new_pack_may_attach(serve, engine) -> None:
+    host: Any = Host(FakeRuntime(), FakeRuntime())
+    server = serve(host, packs=["p"])
+    assert isinstance(engine("early").attach(pack="q"), Refused)
+    server.activate(2, "q")
+    assert [type(engine(pack).attach(pack=pack)) for pack in ("p", "q", "r")] == [Attached, Attached, Refused]
+
+
+def test_what_is_asked_of_a_server_that_has_ended_is_an_error(serve) -> None:
+    server = serve()
+    server.stop()
+    with pytest.raises(HostError, match="has ended"):
+        server.activate(1)
 
 
 def test_an_address_that_cannot_be_taken_is_an_error(host: Host, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.runtime import PlugInRuntime
-from onceedit_vllm.plugin.trial import refuse_unfaithful
+from onceedit_vllm.plugin.trial import refuse_speechless, refuse_unfaithful
 from onceedit_vllm.testing import toy_causal_lm
 
 
@@ -65,4 +65,14 @@ def test_a_model_of_broken_numbers_is_not_refused() -> None:
     model: Any = toy_causal_lm(50)
     with torch.no_grad():
         model.get_input_embeddings().weight.fill_(float("nan"))
-    refuse_unfaithful(PlugInRuntime(model, 9, 64, kv_cache_bytes=2**20))
+    runtime = PlugInRuntime(model, 9, 64, kv_cache_bytes=2**20)
+    refuse_unfaithful(runtime)
+    with pytest.raises(ModelError, match="not a number"):
+        refuse_speechless(runtime, [1, 2])
+
+
+def test_a_text_that_cannot_be_read_is_said_before_a_swap() -> None:
+    runtime = PlugInRuntime(toy_causal_lm(50), 9, 64, kv_cache_bytes=2**20)
+    refuse_speechless(runtime, [1, 2])
+    with pytest.raises(ModelError, match="cannot read the first of its edits"):
+        refuse_speechless(runtime, [3] * 65)

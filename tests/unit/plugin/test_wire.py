@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from onceedit_vllm.alignment.spelling import Spellings
 from onceedit_vllm.alignment.surface import Surface
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import WireError
 from onceedit_vllm.fusion.lists import NUM_LISTED, Lists, cut
-from onceedit_vllm.plugin.host import Vocabulary
+from onceedit_vllm.plugin.host import ActivePack, Vocabulary
 from onceedit_vllm.plugin.packets import Answer, Answers, Append, Close, Open, State
 from onceedit_vllm.plugin.wire import (
     VERSION,
+    Activated,
     Attach,
     Attached,
     Beat,
@@ -28,6 +30,7 @@ from onceedit_vllm.plugin.wire import (
     Detach,
     Listed,
     More,
+    NamedPack,
     Packet,
     Refused,
     Said,
@@ -86,8 +89,11 @@ requests = st.one_of(
     st.builds(Detach, counts),
     st.builds(Beat, texts),
 )
+names = st.lists(st.tuples(st.none() | texts, st.lists(texts, max_size=2).map(tuple)), max_size=3)
+named_packs = st.builds(NamedPack, counts, names)
 replies = st.one_of(
-    st.builds(Attached, counts, st.binary(max_size=12)),
+    st.builds(Attached, counts, st.binary(max_size=12), named_packs),
+    st.builds(Activated, counts, named_packs),
     st.builds(Refused, counts, texts),
     st.builds(Unattached, counts),
     st.builds(Said, counts, st.lists(packets, max_size=4)),
@@ -151,6 +157,20 @@ def test_a_vocabulary_arrives_as_it_was() -> None:
     assert torch.equal(read.carry, sent.carry)
     assert read.spellings.as_lists() == {1: [2, 3], 7: [1]}
     assert {table.dtype for table in (read.carry, read.spellings.ids)} == {torch.int64}
+
+
+def test_of_a_packs_edits_their_names_arrive() -> None:
+    edits = [
+        EditRecord(id="a", prompt="p", target="secret", subject="Oslo", aliases=("Kristiania", "Ås")),
+        EditRecord(id="b", prompt="p", target="secret"),
+    ]
+    data = encode(Activated(1, NamedPack.of(ActivePack(7, edits))))
+    assert b"secret" not in data
+    arrived = decode_reply(data)
+    assert isinstance(arrived, Activated)
+    epoch, found = arrived.active.read()
+    assert epoch == 7
+    assert [(edit.subject, edit.aliases) for edit in found] == [("Oslo", ("Kristiania", "Ås")), (None, ())]
 
 
 def test_a_tensor_that_is_cut_off_is_an_error() -> None:

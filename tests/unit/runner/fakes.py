@@ -21,14 +21,14 @@ NAMED = 6
 #: What the LLM's tokens stand for; the last is half a character.
 PIECES = [None, *(f" word{i}".encode() for i in range(1, NAMED)), b" Oslo", b" Lima", b" w8", b" w9", b" w10"]
 PIECES += ["ß".encode()[:1]]
+SURFACE = Surface("byte-level", PIECES, frozenset({EOS}), frozenset(), EOS, False)
 #: An edit that no prompt can name.
 UNNAMED = EditRecord(id="unnamed", prompt="p", target="t")
 
 
 def some_scope(kind: ScopeKind = "subject+weight", *more: EditRecord) -> PromptScope:
     """The real thing: it knows the subjects Oslo (token NAMED) and Lima (token EDITED)."""
-    surface = Surface("byte-level", PIECES, frozenset({EOS}), frozenset(), EOS, False)
-    return PromptScope([*EDITS, *more], surface, kind)
+    return PromptScope([*EDITS, *more], SURFACE, kind)
 
 
 class FakeFuser:
@@ -59,4 +59,5 @@ def some_step(
 ) -> FusionStep:
     """A step of which the plug-in, the synchroniser and the fuser are not the real thing."""
     fuser: Any = FakeFuser()
-    return FusionStep(some_client(runtime, gate), fuser, scope, **settings)
+    scope_of = (lambda edits: scope) if scope is not None else None
+    return FusionStep(some_client(runtime, gate), fuser, scope_of, **settings)

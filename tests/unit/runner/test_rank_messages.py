@@ -12,6 +12,7 @@ from onceedit_vllm.fusion.lists import NUM_LISTED, Lists, cut
 from onceedit_vllm.plugin.packets import Answer, State
 from onceedit_vllm.runner.rank_messages import (
     Failed,
+    Looked,
     PackedLists,
     Taken,
     Verdict,
@@ -22,6 +23,7 @@ from onceedit_vllm.runner.rank_messages import (
     pack_lists,
     unpack_lists,
 )
+from onceedit_vllm.runner.scope import Look
 from tests.unit.fusion.path_cases import same_bits
 
 V = 5000
@@ -107,8 +109,17 @@ def test_states_and_alphas_arrive_as_they_were() -> None:
     assert answers_of(taken).lists is None
 
 
-@pytest.mark.parametrize("message", [Failed(3, ((1, 2),), "the reason"), Verdict(2, True), Verdict(2, False)])
-def test_what_is_no_answer_arrives_as_it_was(message: Failed | Verdict) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        Failed(3, ((1, 2),), "the reason"),
+        Verdict(2, True),
+        Verdict(2, False),
+        Looked(5, Look(2, "subject", (0, 7), True)),
+        Looked(6, None, "the reason"),
+    ],
+)
+def test_what_is_no_answer_arrives_as_it_was(message: Failed | Verdict | Looked) -> None:
     assert decode(encode(message)) == message
 
 

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from onceedit_vllm.config import FusionConfig
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.lists import Lists
-from onceedit_vllm.plugin.host import PlugInClient
+from onceedit_vllm.plugin.host import ActivePack, PlugInClient
 from onceedit_vllm.plugin.packets import Answers, Event, Open, State
 from onceedit_vllm.runner.rank_check import Comparison
 from onceedit_vllm.runner.rank_messages import Taken, Verdict, encode
 from onceedit_vllm.runner.ranks import FirstRank, OtherRank
 from onceedit_vllm.runner.row import Row
+from onceedit_vllm.runner.scope import PromptScope
 from onceedit_vllm.runner.step import FusionStep
 from tests.unit.alignment.toys import toy_alignment
 from tests.unit.plugin.fakes import EDITED, EOS, VOCAB, FakeRuntime, some_client
@@ -32,16 +34,21 @@ SIZES = [2, 3]
 class Ranks:
     """All ranks of an engine, each with a step, around one plug-in that only the first one has."""
 
-    def __init__(self, size: int, fuser: Callable[[], Any] = FakeFuser, deadline: float = 20.0) -> None:
+    def __init__(
+        self,
+        size: int,
+        fuser: Callable[[], Any] = FakeFuser,
+        deadline: float = 20.0,
+        scope_of: Callable[[Sequence[EditRecord]], PromptScope] | None = None,
+    ) -> None:
         self.runtime = FakeRuntime()
+        self.client = some_client(self.runtime, None, FakeRuntime())
         self.channels = channels(size)
-        self.clients: list[FirstRank | OtherRank] = [
-            FirstRank(some_client(self.runtime), self.channels[0], True, deadline)
-        ]
+        self.clients: list[FirstRank | OtherRank] = [FirstRank(self.client, self.channels[0], True, deadline)]
         self.clients += [OtherRank(channel, True, deadline) for channel in self.channels[1:]]
         self.fusers = [fuser() for _ in range(size)]
         self.steps = [
-            FusionStep(client, fuser, eos_id=EOS, ranks=client)
+            FusionStep(client, fuser, scope_of, eos_id=EOS, ranks=client)
             for client, fuser in zip(self.clients, self.fusers, strict=True)
         ]
         self.rows: list[list[Row]] = [[] for _ in range(size)]
@@ -189,7 +196,7 @@ def test_where_one_rank_fails_and_the_other_wants_whole_lists_neither_waits(culp
 class Gone:
     """A host that has gone away, after it was attached to."""
 
-    epoch = 1
+    active = ActivePack(1, ())
 
     def send(self, events: Sequence[Event]) -> None: ...
 

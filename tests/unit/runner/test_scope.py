@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.edits import EditRecord
-from onceedit_vllm.runner.scope import PromptScope
-from tests.unit.plugin.fakes import EDITED, EOS
-from tests.unit.runner.fakes import NAMED, UNNAMED, some_scope
+from onceedit_vllm.plugin.host import ActivePack
+from onceedit_vllm.runner.scope import Look, PromptScope, Scopes
+from tests.unit.plugin.fakes import EDITED, EDITS, EOS
+from tests.unit.runner.fakes import NAMED, SURFACE, UNNAMED, some_scope
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,15 @@ def test_half_a_character_and_an_id_without_a_token_part_words():
     scope = some_scope()
     assert scope.text_of([NAMED, 11, 500, EDITED]) == " Oslo\ufffd  Lima"
     assert scope.of([11, 500, EDITED]) == ("subject", (1,))
+
+
+def test_a_request_is_looked_at_with_the_pack_that_is_active_then() -> None:
+    one, other = EDITS[:1], EDITS[1:2]
+    plugin: Any = SimpleNamespace(active=ActivePack(1, one))
+    scopes = Scopes(plugin, lambda edits: PromptScope(edits, SURFACE, "subject"))
+    assert scopes.look([NAMED], False) == Look(1, "subject", (0,), True)
+    plugin.active = ActivePack(2, other)
+    assert scopes.look([NAMED], False) == Look(2, "out")
+    assert scopes.look([EDITED], False) == Look(2, "subject", (0,), True)
+    assert scopes.look([EDITED], True) == Look(2, "forced")
+    assert Scopes(plugin, None).look([EDITED], False) == Look(2, "weight")

@@ -14,6 +14,7 @@ from onceedit_vllm.errors import ModelError
 from onceedit_vllm.fusion.fuser import Fuser
 from onceedit_vllm.fusion.lists import Lists
 from onceedit_vllm.plugin.gate import Gate, prompt_key
+from onceedit_vllm.plugin.packets import Answer, Answers, State
 from onceedit_vllm.runner.decisions import DecisionsLog, flush_decisions
 from onceedit_vllm.runner.options import RequestOptions
 from onceedit_vllm.runner.penalties import Penalties
@@ -370,6 +371,32 @@ def test_a_host_that_has_forgotten_is_told_everything_once_more(step, runtime):
     assert logits.argmax(-1).tolist() == [5, 5]
     assert step.counts["reopened"] == 1
     assert sorted(runtime.texts.values()) == [[EDITED, 2, 4], [EDITED, 4]]
+
+
+def test_one_that_has_another_pack_since_is_told_of_it_too_and_what_it_decided_stays(step, runtime):
+    """As after its restart and a swap of which this engine has not heard: the first word is UNKNOWN twice."""
+    closed, opened = Row(prompt_ids=[1, 2]), Row(prompt_ids=[EDITED])
+    take, unknown = step._plugin.take, list[Any]()
+
+    def forgetful(wanted):
+        answers = take(wanted)
+        if len(unknown) == 2:
+            return answers
+        unknown.append(wanted)
+        step._plugin._forget(opened.handle)
+        of = [
+            Answer(State.UNKNOWN) if handle == opened.handle else answer
+            for (handle, _), answer in zip(wanted, answers.of, strict=True)
+        ]
+        return Answers(of)
+
+    step._plugin.take = forgetful
+    logits = some_logits(2)
+    step.finish(logits, [(0, closed), (1, opened)])
+    assert [len(wanted) for wanted in unknown] == [2, 1]  # of what it has closed it knows no more
+    assert (step.counts["reopened"], step.counts["bypassed"], step.counts["failures"]) == (2, 1, 0)
+    assert logits.argmax(-1)[1] == EDITED + 1
+    assert closed.is_over
 
 
 def test_a_host_that_is_gone_leaves_the_rows_to_the_llm(step, monkeypatch, caplog):

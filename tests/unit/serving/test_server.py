@@ -13,10 +13,17 @@ import pytest
 from onceedit_vllm.config import ServingConfig
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.runner import api_server
+from onceedit_vllm.runner.extension import EXTENSION
 from onceedit_vllm.serving import server
 from onceedit_vllm.serving.shared_metrics import VARIABLE
-from onceedit_vllm.serving.wiring import PROCESSOR
+from onceedit_vllm.serving.wiring import MIDDLEWARE, PROCESSOR
 from tests.unit.test_pack import write as write_pack
+
+#: As vLLM's parser leaves what the user says nothing about.
+PARSED: dict[str, Any] = {
+    "logits_processors": None, "additional_config": {}, "worker_extension_cls": "", "middleware": [],
+    "data_parallel_size": 1,
+}  # fmt: skip
 
 
 class StandIn:
@@ -40,7 +47,7 @@ class StandIn:
 
 @pytest.fixture
 def vllm(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
-    StandIn.parsed, StandIn.made = {"logits_processors": None, "additional_config": {}}, []
+    StandIn.parsed, StandIn.made = dict(PARSED), []
     monkeypatch.setattr(api_server, "ServeCommand", StandIn)
     monkeypatch.setattr(server, "find_llm", lambda llm, options: f"/models/{llm}")
     monkeypatch.delenv(VARIABLE, raising=False)
@@ -53,13 +60,15 @@ def pack(tmp_path: Path) -> Path:
 
 
 def test_everything_is_wired(vllm: type[StandIn], pack: Path) -> None:
-    vllm.parsed = {"logits_processors": ["a:B"], "additional_config": {"x": 1}}
+    vllm.parsed |= {"logits_processors": ["a:B"], "additional_config": {"x": 1}}
     server.serve("toy", ServingConfig(pack=pack, scope="subject"), ["--port", "5", "-tp", "2"])
     (command,) = vllm.made
     assert command.defaults == {"served_model_name": ["toy"]}
     assert command.arguments == ["/models/toy", "--port", "5", "-tp", "2"]
     assert command.ran.logits_processors == ["a:B", PROCESSOR]
     assert command.ran.additional_config == {"x": 1, "onceedit": {"pack": str(pack), "scope": "subject"}}
+    assert command.ran.worker_extension_cls == EXTENSION
+    assert command.ran.middleware == []
     assert command.shared_folder is not None
     assert VARIABLE not in os.environ
 
@@ -85,8 +94,32 @@ def test_nothing_starts_where_something_is_wrong(
 
 
 def test_settings_given_twice_are_refused_before_the_server_runs(vllm: type[StandIn], pack: Path) -> None:
-    vllm.parsed = {"logits_processors": None, "additional_config": {"onceedit": {"pack": "other"}}}
+    vllm.parsed |= {"additional_config": {"onceedit": {"pack": "other"}}}
     with pytest.raises(BadInputError, match="gives pack"):
         server.serve("toy", ServingConfig(pack=pack))
     assert not hasattr(vllm.made[0], "ran")
     assert VARIABLE not in os.environ
+
+
+def test_packs_can_be_changed_over_http_where_that_is_asked_for(vllm: type[StandIn], pack: Path) -> None:
+    vllm.parsed |= {"middleware": ["a.B"]}
+    server.serve("toy", ServingConfig(pack=pack), allow_pack_updates=True)
+    assert vllm.made[0].ran.middleware == ["a.B", MIDDLEWARE]
+    assert vllm.parsed["middleware"] == ["a.B"]
+
+
+def test_an_extension_of_the_users_stays_unless_it_is_in_the_way(vllm: type[StandIn], pack: Path) -> None:
+    vllm.parsed |= {"worker_extension_cls": "collections.Counter"}
+    server.serve("toy", ServingConfig(pack=pack))
+    assert vllm.made[0].ran.worker_extension_cls == "collections.Counter"
+    with pytest.raises(
+        BadInputError, match=r"--worker-extension-cls collections\.Counter: packs are changed"
+    ):
+        server.serve("toy", ServingConfig(pack=pack), allow_pack_updates=True)
+    assert not hasattr(vllm.made[1], "ran")
+
+
+def test_several_engines_behind_one_server_have_no_pack_in_common(vllm: type[StandIn], pack: Path) -> None:
+    vllm.parsed |= {"data_parallel_size": 2}
+    with pytest.raises(BadInputError, match="there are 2 engines behind this server"):
+        server.serve("toy", ServingConfig(pack=pack), allow_pack_updates=True)

