@@ -211,6 +211,8 @@ def _connect(ray: Any, *, may_start: bool = False) -> bool:
                 raise HostError(
                     "no cluster of Ray is running here; start one with `ray start --head`"
                 ) from error
+            # A plug-in answers at every step of the LLM; Ray would let everything else go first.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(address="local", include_dashboard=False, **_QUIETLY)
             return True
     return False
