@@ -45,6 +45,7 @@ class LocalClient:
         self._counts: Counter[str] = Counter()
         self._carrier = carrier
         self._readers: dict[int, Reader] = {}
+        self._prepared: dict[int, Reader] = {}  # of packs that are not active yet
         self._epochs: dict[int, int] = {}  # of each handle
         self._reader_of(packs.active)
         packs.watch(self)
@@ -114,11 +115,18 @@ class LocalClient:
             reader.shutdown()
         self._epochs.clear()
 
+    def prepare(self, epoch: Epoch) -> None:
+        """Make the reader of a pack that will be activated: it takes longer than a step."""
+        self._prepared[epoch.number] = self._make_reader(epoch)
+
     def keep(self, epochs: Collection[int]) -> None:
         """Forget all that was begun with other packs; the engine is told that they are unknown."""
         gone = [number for number in self._readers if number not in epochs]
         for number in gone:
             self._readers.pop(number).shutdown()
+        for number in list(self._prepared):
+            if number not in epochs:
+                self._prepared.pop(number, None)
         if gone:
             self._epochs = {handle: number for handle, number in self._epochs.items() if number in epochs}
 
@@ -133,9 +141,12 @@ class LocalClient:
     def _reader_of(self, epoch: Epoch) -> Reader:
         reader = self._readers.get(epoch.number)
         if reader is None:
-            reader = epoch.reader(self._vocabulary, self._carrier.book, *self._settings, self._counts)
+            reader = self._prepared.pop(epoch.number, None) or self._make_reader(epoch)
             self._readers[epoch.number] = reader
         return reader
+
+    def _make_reader(self, epoch: Epoch) -> Reader:
+        return epoch.reader(self._vocabulary, self._carrier.book, *self._settings, self._counts)
 
     def _carry(self, said: Sequence[Words]) -> tuple[Lists | None, torch.Tensor | None]:
         if not said:

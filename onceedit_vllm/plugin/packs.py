@@ -23,6 +23,9 @@ _RETIRE_SECONDS = 600.0
 class Follower(Protocol):
     """Holds texts that were begun with a pack."""
 
+    def prepare(self, epoch: Epoch) -> None:
+        """Make what texts of a pack will need, before it is activated; on the thread that has loaded it."""
+
     def num_texts(self, epoch: int) -> int:
         """How many of a pack."""
 
@@ -81,9 +84,19 @@ class Packs:
             self._numbers += 1
             epoch = Epoch(self._numbers, pack, self._config)
             epoch.refuse_speechless()
-            with self._changing:
-                self._epochs = {**self._epochs, epoch.number: epoch}
+            self._admit(epoch)
             return epoch.number
+
+    def _admit(self, epoch: Epoch) -> None:
+        """For all engines, or not at all: the thread that serves must meet nothing that it has to make."""
+        with self._changing:
+            self._epochs = {**self._epochs, epoch.number: epoch}
+        try:
+            for follower in self._all_followers():
+                follower.prepare(epoch)
+        except Exception:
+            self._keep(lambda number: number != epoch.number)
+            raise
 
     def activate(self, number: int) -> None:
         """Let new requests have a pack that was loaded; call it on the thread that takes answers.

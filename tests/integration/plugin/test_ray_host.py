@@ -176,6 +176,13 @@ def test_it_runs_on_the_cores_it_was_given(facts: HostFacts) -> None:
     assert {tuple(os.sched_getaffinity(int(thread.name))) for thread in threads} == {(0,)}
 
 
+def test_it_is_no_nicer_than_it_must_be(facts: HostFacts) -> None:
+    """Ray starts its workers with a niceness of 15; whoever may undo that has it undone."""
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    may_undo = bool(int(status["CapEff"], 16) >> 23 & 1)  # CAP_SYS_NICE
+    assert os.getpriority(os.PRIO_PROCESS, facts.pid) == (0 if may_undo else 15)
+
+
 def test_its_socket_is_this_users_alone(facts: HostFacts) -> None:
     folder = Path(facts.address.removeprefix("ipc://")).parent
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -89,7 +89,7 @@ def test_running_texts_finish_on_their_pack_new_ones_get_the_new_and_back(
     facts = ray_host.load("swapped", other, stages.append)
     assert (facts.pack, facts.epoch, facts.num_packs, facts.num_texts) == (str(other.root), 2, 2, 2)
     assert all(stage.split()[0] in ("reading", "loading", "activating") for stage in stages)
-    assert asker.client.active.epoch == 2
+    eventually(lambda: asker.client.active.epoch == 2)
     _, new = asker.new()
     assert not same(new, old)
     assert same(asker.next(first, 2), expected[1])
@@ -97,6 +97,7 @@ def test_running_texts_finish_on_their_pack_new_ones_get_the_new_and_back(
     eventually(lambda: ray_host.find("swapped").num_packs == 1)
     back = ray_host.rollback("swapped")
     assert (back.pack, back.epoch) == (str(pack.root), 3)
+    eventually(lambda: asker.client.active.epoch == 3)
     assert same(asker.new()[1], old)
     assert asker.client.tally().get("reconnects", 0) == 0
 
@@ -106,6 +107,7 @@ def test_killed_after_a_swap_it_comes_back_with_the_new_pack(
 ) -> None:
     _, old = asker.new()
     swapped = ray_host.load("swapped", other)
+    eventually(lambda: asker.client.active.epoch == 2)
     _, new = asker.new()
     os.kill(swapped.pid, signal.SIGKILL)
     eventually(lambda: ray_host.find("swapped").pid not in (0, swapped.pid))
@@ -164,4 +166,4 @@ def test_the_commands(asker: Asker, cluster: str, pack: EditPack, other: EditPac
     assert found["num_bytes"] > 0
     back = run_command("host", "rollback", "--name", "swapped", "--json", "-", RAY_ADDRESS=cluster)
     assert json.loads(back.stdout)["pack"] == str(pack.root)
-    assert asker.client.active.epoch == 3
+    eventually(lambda: asker.client.active.epoch == 3)

@@ -328,6 +328,21 @@ def test_after_a_deadline_texts_of_an_earlier_pack_must_be_opened_again(
     assert (runtime.texts, client.tally()["texts"]) == ({}, 0)
 
 
+def test_what_was_prepared_is_taken_and_what_was_not_activated_is_let_go_of(runtime: FakeRuntime) -> None:
+    newer = FakeRuntime()
+    client = some_client(runtime, None, newer)
+    packs: Any = client._packs
+    client.prepare(packs.find(2))
+    prepared = client._prepared[2]
+    packs.activate(2)
+    ask(client, (1, 0), events=[Open(1, [EDITED])])
+    assert client._readers[2] is prepared
+    assert client._prepared == {}
+    client.prepare(packs.find(2))
+    client.keep({1})
+    assert (client._prepared, client._readers) == ({}, {})
+
+
 def test_a_pack_that_is_not_loaded_cannot_be_activated(client: LocalClient) -> None:
     with pytest.raises(BadInputError, match=r"no pack number 7 .* loaded are \[1\]"):
         client._packs.activate(7)

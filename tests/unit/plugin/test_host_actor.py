@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -111,6 +112,13 @@ class Life:
         self.actor._server.stop()  # as far as a process that is there can be killed
         self.actor = self.begin()
 
+    def hears_of(self, epoch: int) -> None:
+        """What is said travels."""
+        until = time.monotonic() + 20
+        while self.client.active.epoch != epoch:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
     def ask(self, event: Event, length: int = 0) -> torch.Tensor:
         self.client.send([event])
         answers = self.client.take([(event.handle, length)])
@@ -156,7 +164,7 @@ def test_texts_under_way_finish_with_their_pack_and_the_others_get_the_new_one(
     next_before = life.ask(Append(1, 0, [9]), 1)
     assert life.actor.load(str(packs["b"].root)) == ""
     assert life.serves() == (packs["b"].root, 2, 2)
-    assert life.client.active.epoch == 2
+    life.hears_of(2)
     after = life.ask(Open(2, prompt, alpha=1.0, epoch=2))
     assert not torch.allclose(before, after, atol=1e-3)
     resumed = life.ask(Open(3, prompt, [9], alpha=1.0, epoch=1), 1)

@@ -11,6 +11,7 @@ import pytest
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.plugin.client import LocalClient
+from onceedit_vllm.plugin.epoch import Epoch
 from onceedit_vllm.plugin.local import LocalHost
 from onceedit_vllm.plugin.packets import Open, State
 from tests.unit.plugin.client_contract import PROMPTS, ClientContract, ToyPlugIn, plug_in, states
@@ -68,6 +69,19 @@ def test_a_threshold_of_the_engine_is_in_place_of_the_packs(
     assert 0.5 < (answer.alpha or 0.0) < 0.7
     assert answer.state == state
     client.shutdown()
+
+
+def test_a_pack_that_an_engine_cannot_use_is_not_loaded(plug_in: ToyPlugIn) -> None:
+    plug_in.pack.manifest.base_fingerprint = "toy"
+    host = LocalHost(plug_in.pack, PlugInConfig(device="cpu", dtype="float32"))
+    client = host.attach(plug_in.vocabulary)
+    manifest = SimpleNamespace(**vars(plug_in.pack.manifest) | {"template": "nobody's"})
+    pack: Any = SimpleNamespace(**vars(plug_in.pack) | {"manifest": manifest})
+    with pytest.raises(KeyError, match="nobody's"):
+        host._admit(Epoch(2, pack, PlugInConfig(device="cpu", dtype="float32")))
+    assert host.tally()["packs"] == 1
+    host.load(plug_in.pack)
+    assert list(client._prepared) == [2]
 
 
 def test_a_pack_that_was_loaded_and_never_activated_makes_room_for_the_next(plug_in: ToyPlugIn) -> None:
