@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ class AskingEngine:
         self._scratch = tempfile.TemporaryDirectory(prefix="onceedit-")
         self._winners = Path(self._scratch.name) / "winners.jsonl"
         self._num_read = self._num_asked = 0
+        drop_cut_line(decisions)
         args = processor_args(config, decisions)
         args["logits_processors"] = [*args["logits_processors"], FORCING_PROCESSOR]
         args["additional_config"] |= {FORCING: {"log": str(self._winners)}}
@@ -134,6 +136,12 @@ def _params_of(prompt: Prompt, key: str, edits: bool) -> SamplingParams:
         extra[FORCING] = {"key": key, "ids": list(prompt.gold)}
     tokens = len(prompt.gold) or prompt.max_tokens
     return SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, extra_args=extra or None)
+
+
+def drop_cut_line(log: Path) -> None:
+    """Take off what stands behind the last newline: what is appended would be read as one line with it."""
+    if log.exists():
+        os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
 
 
 def read_decisions(log: Path) -> dict[str, Decision]:
