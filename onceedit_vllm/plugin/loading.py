@@ -60,12 +60,14 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
         # What the pack's check has seen is what is loaded: no pickles, no code, nothing from elsewhere.
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(model_dir),
-            dtype=plugin_dtype(config.dtype, torch.device(device)),
+            # With another one transformers changes torch's default for the whole process while it loads, and a
+            # step beside it would make tensors of the wrong type.
+            dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
         )
-        model.to(torch.device(device))
+        model.to(torch.device(device), plugin_dtype(config.dtype, torch.device(device)))
     except Exception as error:
         raise ModelError(
             f"the plug-in in {model_dir} cannot be loaded to {device!r} ({error}); check the pack with "
