@@ -60,8 +60,8 @@ def _load(model_dir: Path, config: PlugInConfig) -> PreTrainedModel:
         # What the pack's check has seen is what is loaded: no pickles, no code, nothing from elsewhere.
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(model_dir),
-            # With another one transformers changes torch's default for the whole process while it loads, and a
-            # step beside it would make tensors of the wrong type.
+            # With another one transformers changes torch's default for the whole process while it loads, and
+            # a step beside it would make tensors of the wrong type.
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
