@@ -85,7 +85,7 @@ def test_every_count_of_a_step_has_a_metric_that_says_what_it_is(registry: Colle
 def test_the_readme_lists_every_metric(registry: CollectorRegistry) -> None:
     engine = EngineMetrics(Metrics(registry), ("toy", "0"))
     engine.show_tally(dict.fromkeys(("gated", "searched", "failures", "by_rows", "texts", "kv_bytes"), 1))
-    engine.show_tally(dict.fromkeys(("epoch", "packs", "breaker_open"), 1))
+    engine.show_tally(dict.fromkeys(("epoch", "packs", "breaker_open", "kv_free_tokens"), 1))
     for name in MEASURES:
         engine.show_values(name, [0.5])
     names = {re.sub(r"_(bucket|count|sum)$", "", name.partition("{")[0]) for name in shown(registry)}
