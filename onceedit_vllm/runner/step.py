@@ -79,6 +79,7 @@ class FusionStep:
         self._ranks = ranks
         self._numbers = itertools.count()
         self.counts: Counter[str] = Counter()
+        self._waited = 0.0  # seconds
 
     @property
     def is_first(self) -> bool:
@@ -90,7 +91,8 @@ class FusionStep:
 
         Waits for the GPU.
         """
-        return {**self.counts, **self._fuser.counts()._asdict(), **self._plugin.tally()}
+        waited = {"wait_us": round(1e6 * self._waited)}
+        return {**self.counts, **waited, **self._fuser.counts()._asdict(), **self._plugin.tally()}
 
     def admit(self, row: Row) -> bool:
         """Look for subjects in a new request's prompt; False where the edits do not concern it.
@@ -204,7 +206,7 @@ class FusionStep:
             if answer.state == State.SPEAKING:
                 speaking.append((i, row, answer))
         self._fuse(logits, speaking, answers)
-        self.counts["wait_us"] += round(1e6 * (taken - started))
+        self._waited += taken - started
         self._observe("wait_seconds", taken - started)
         self._observe("fuse_seconds", time.perf_counter() - taken)
 

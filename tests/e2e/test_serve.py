@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def server(llm_dir: Path, pack_dir: Path, work: Path) -> Iterator[Server]:
         yield server
     # Ctrl-C is how a server is meant to end: no error, nothing left behind.
     assert server.exit_code == 0, server.log()[-3000:]
-    assert "Traceback" not in server.log()
+    # vLLM itself may print one, where its engine is gone before its server has let go of it.
+    assert not re.search(r'File "[^"]*onceedit_vllm/', server.log())
     assert list(scratch.glob("onceedit-*")) == []
 
 

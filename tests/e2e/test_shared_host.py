@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -44,7 +45,11 @@ def engines(cluster: str, pack_dir: Path, work: Path) -> Iterator[dict[str, Engi
             name: stack.enter_context(
                 Engine(
                     "v1",
-                    {"RAY_ADDRESS": cluster},
+                    # A thread each: those of one engine would wait, spinning, for one that another keeps out.
+                    {
+                        "RAY_ADDRESS": cluster,
+                        "VLLM_CPU_OMP_THREADS_BIND": str(number % (os.cpu_count() or 1)),
+                    },
                     model=str(folder),
                     dtype="float32",
                     enforce_eager=True,
@@ -55,7 +60,7 @@ def engines(cluster: str, pack_dir: Path, work: Path) -> Iterator[dict[str, Engi
                     worker_extension_cls="onceedit_vllm.runner.extension.OnceEditWorkerExtension",
                 )
             )
-            for name, folder in folders.items()
+            for number, (name, folder) in enumerate(folders.items())
         }
     ray_host.stop(CONFIG.name)
 
