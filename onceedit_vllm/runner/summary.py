@@ -27,7 +27,7 @@ class Summary:
     """Logs the counts every so often while requests are served, and when the engine ends.
 
     Args:
-        tally: The counts since the start, by name, and states, which are left out; may wait for the GPU.
+        tally: The counts since the start, by name, and states and times, which are left out; may wait for the GPU.
         seconds: Shortest time between two lines.
     """
 
@@ -57,10 +57,15 @@ class Summary:
         """Log what is not zero, unless the last line said the same. Never raises."""
         try:
             tally = self._tally().items()
-            counts = {name: count for name, count in tally if count and name not in STATES}
+            counts = {name: count for name, count in tally if count and _is_event(name)}
         except Exception as error:
             logger.debug("onceedit: the counts cannot be read: %s", error)
             return
         if counts != self._last:
             self._last = counts
             logger.info("onceedit, since the start: %s", ", ".join(f"{k} {n}" for k, n in counts.items()))
+
+
+def _is_event(name: str) -> bool:
+    """False for states, and for times in microseconds, which are for benchmarks."""
+    return name not in STATES and not name.endswith("_us")
