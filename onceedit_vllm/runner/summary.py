@@ -27,7 +27,7 @@ class Summary:
     """Logs the counts every so often while requests are served, and when the engine ends.
 
     Args:
-        tally: The counts since the start, by name, and states and times, which are left out; may wait for the GPU.
+        tally: The counts since the start, by name; states and times are left out; may wait for the GPU.
         seconds: Shortest time between two lines.
     """
 
