@@ -13,7 +13,6 @@ answer.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from outcome import add_output, as_text, save
 from provenance import provenance
 from rich.console import Console
 from rich.table import Table
@@ -82,12 +82,10 @@ def main() -> int:
     result = {**provenance(), "smoke": args.smoke, "llm": "toy" if args.smoke else args.llm}
     result |= {"steps": args.steps, "cases": cases}
     result["targets"] = {"steps_waited_p99": {"wanted": 2, "reached": cases[1]["steps_waited_p99"]}}
-    if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, args.out)
     print_table(result)
     if args.json:
-        print(json.dumps(result, indent=1))
+        print(as_text(result), end="")
     return 0
 
 
@@ -96,9 +94,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pack", type=Path, help="an EditPack")
     parser.add_argument("--llm", default="gemma-3-270m", help="whose tokens travel")
     parser.add_argument("--steps", type=int, default=500, help="tokens that the lonely row asks for")
-    parser.add_argument("--out", type=Path, help="also write the JSON")
-    parser.add_argument("--json", action="store_true", help="print the JSON on standard output")
-    parser.add_argument("--smoke", action="store_true", help="toys, few steps")
+    add_output(parser, "toys, few steps")
     args = parser.parse_args()
     if args.smoke:
         args.steps = 40

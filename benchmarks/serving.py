@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -25,6 +24,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine_process import ask, engine
+from outcome import add_output, as_text, print_targets, save
 from provenance import provenance
 from rich.console import Console
 from rich.progress import track
@@ -52,14 +53,12 @@ def main() -> int:
         for llm, size in itertools.product(args.llm, args.tensor_parallel):
             result["cases"] += measure_llm(llm, size, pack, args)
             result["targets"] = targets(result["cases"])
-            if args.out is not None:
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            save(result, args.out)
     if args.out is not None:
         draw(result, args.out.with_suffix(".png"))
     print_table(result)
     if args.json:
-        print(json.dumps(result, indent=1))
+        print(as_text(result), end="")
     return 0
 
 
@@ -74,9 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each engine and case")
     parser.add_argument("--rounds-outside", type=int, default=20, help="the same, with nothing in scope")
     parser.add_argument("--tensor-parallel", type=int, nargs="+", default=[1], help="ranks of each engine")
-    parser.add_argument("--out", type=Path, help="also write the JSON and a plot")
-    parser.add_argument("--json", action="store_true", help="print the JSON on standard output")
-    parser.add_argument("--smoke", action="store_true", help="toys, few requests, one round")
+    add_output(parser, "toys, few requests, one round")
     args = parser.parse_args()
     if args.smoke:
         args.batch, args.in_scope, args.max_tokens = [2], [0.0, 1.0], 6
@@ -119,12 +116,15 @@ def measure_llm(llm: str, size: int, pack: EditPack, args: argparse.Namespace) -
     folder = str(resolve_model(llm))
     name = "toy" if args.smoke else llm
     with ExitStack() as stack:
-        engines = {"plain": stack.enter_context(engine(folder, size, None))}
-        for host in args.host:
-            engines[host] = stack.enter_context(engine(folder, size, onceedit_settings(pack, host)))
+        settings = {"folder": folder, "max_num_seqs": 64, "tensor_parallel_size": size}
+        ours = {"plain": None, **{host: onceedit_settings(pack, host) for host in args.host}}
+        engines = {
+            host: stack.enter_context(engine("serving_engine.py", {**settings, "onceedit": given}))
+            for host, given in ours.items()
+        }
         cases = []
-        settings = [(batch, share) for batch in args.batch for share in args.in_scope]
-        for batch, share in track(settings, description=name, console=console):
+        wanted = [(batch, share) for batch in args.batch for share in args.in_scope]
+        for batch, share in track(wanted, description=name, console=console):
             if 0 < share * num_requests(batch) < 0.5:
                 continue  # not one request of so few would be in scope
             call = make_call(pack, batch, share, args.max_tokens)
@@ -140,50 +140,6 @@ def onceedit_settings(pack: EditPack, host: str) -> dict[str, Any]:
         # On the last core; vLLM's worker binds the first ones on a CPU.
         plugin |= {"name": "benchmark", "cpus": [(os.cpu_count() or 1) - 1]}
     return {"pack": str(pack.root.resolve()), "plugin": plugin}
-
-
-@contextmanager
-def engine(folder: str, size: int, ours: dict[str, Any] | None) -> Iterator[subprocess.Popen[str]]:
-    """An engine that is ready; its words go to a log that is shown where it dies."""
-    read_end, write_end = os.pipe()
-    with tempfile.TemporaryFile("w+") as log:
-        command = [sys.executable, str(HERE / "serving_engine.py"), str(write_end)]
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[write_end], text=True
-        )
-        os.close(write_end)
-        child.stdout = os.fdopen(read_end)
-        try:
-            settings = {"folder": folder, "max_num_seqs": 64, "tensor_parallel_size": size, "onceedit": ours}
-            if "ready" not in ask(child, settings):
-                log.seek(0)
-                raise RuntimeError(f"an engine did not start:\n{log.read()[-4000:]}")
-            yield child
-        finally:
-            end(child)
-
-
-def end(child: subprocess.Popen[str]) -> None:
-    """Let it end by itself, so that its workers do too; kill it where it does not."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.close()
-    try:
-        child.wait(60)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-    child.stdout.close()
-
-
-def ask(child: subprocess.Popen[str], call: dict[str, Any]) -> dict[str, Any]:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.write(json.dumps(call) + "\n")
-    child.stdin.flush()
-    line = child.stdout.readline()
-    answer: dict[str, Any] = json.loads(line) if line else {}
-    return answer
 
 
 def num_requests(batch: int) -> int:
@@ -255,8 +211,7 @@ def print_table(result: dict[str, Any]) -> None:
     for case in result["cases"]:
         table.add_row(*(str(case[column]) for column in columns))
     console.print(table)
-    for name, target in result["targets"].items():
-        console.print(f"{name}: wanted {target['wanted']}, reached {target['reached']}")
+    print_targets(console, result)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,27 @@
 """One engine of the serving benchmark, in a process of its own, driven by JSON lines.
 
-The engine's core lives in this process, so that every step can be timed. vLLM prints to standard output;
-the answers go to a file descriptor of their own, the first argument.
+The engine's core lives in this process, so that every step can be timed.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engine_process import answer_calls
+
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 EXTENSION = "onceedit_vllm.runner.extension.OnceEditWorkerExtension"
 
 
-def main() -> None:
-    replies = os.fdopen(int(sys.argv[1]), "w", buffering=1)
-    from onceedit_vllm.runner.offline import PROCESSOR, close_llm, create_llm
+def make(settings: dict[str, Any]) -> Any:
+    from onceedit_vllm.runner.offline import PROCESSOR, create_llm
 
-    settings = json.loads(sys.stdin.readline())
     if (size := settings["tensor_parallel_size"]) > 1:
         # On a CPU: a core for each rank. vLLM itself wants a NUMA node for each.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, range(size))))
@@ -32,15 +29,12 @@ def main() -> None:
     if ours is not None:
         settings |= {"logits_processors": [PROCESSOR], "additional_config": {"onceedit": ours}}
         settings |= {"worker_extension_cls": EXTENSION}
-    engine = create_llm(Path(settings.pop("folder")), enable_prefix_caching=False, **settings)
-    print(json.dumps({"ready": True}), file=replies)
-    for line in sys.stdin:
-        print(json.dumps(run(engine, json.loads(line), ours is not None)), file=replies)
-    close_llm(engine)
+    return create_llm(Path(settings.pop("folder")), enable_prefix_caching=False, **settings)
 
 
-def counted(engine: Any, is_edited: bool) -> Counter[str]:
-    """Everything counted since the start, of all workers together."""
+def counted(engine: Any) -> Counter[str]:
+    """Everything counted since the start, of all workers together; nothing where there are no edits."""
+    is_edited = engine.llm_engine.vllm_config.parallel_config.worker_extension_cls == EXTENSION
     tallies = engine.collective_rpc("onceedit_tally") if is_edited else []
     total: Counter[str] = Counter()
     for tally in tallies:
@@ -48,14 +42,14 @@ def counted(engine: Any, is_edited: bool) -> Counter[str]:
     return total
 
 
-def run(engine: Any, call: dict[str, Any], is_edited: bool) -> dict[str, Any]:
+def run(engine: Any, call: dict[str, Any]) -> dict[str, Any]:
     """Serve the prompts, so many at a time; every answer has the same number of tokens.
 
     Returns:
         ``seconds`` from the first request to the last token, ``tokens``, the times to the first token and
         between tokens (ms), what the plug-in did meanwhile, and how long the LLM waited for it.
     """
-    before = counted(engine, is_edited)
+    before = counted(engine)
     waiting = iter(call["prompts"])
     core, names = engine.llm_engine, itertools.count()
     arrivals: dict[str, list[float]] = {}
@@ -70,7 +64,7 @@ def run(engine: Any, call: dict[str, Any], is_edited: bool) -> dict[str, Any]:
             ended += output.finished
         add(core, waiting, call, names, arrivals, ended)
     seconds = time.perf_counter() - start
-    after = counted(engine, is_edited)
+    after = counted(engine)
     gaps = [[b - a for a, b in itertools.pairwise(times)] for times in arrivals.values()]
     return {
         "seconds": seconds,
@@ -104,4 +98,4 @@ def add(
 
 
 if __name__ == "__main__":
-    main()
+    answer_calls(make, run)

@@ -13,7 +13,6 @@ the edits' up to where the plug-in was lost; out of scope it must be plain vLLM'
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from outcome import add_output, as_text, save
 from provenance import provenance
 from rich.console import Console
 from rich.progress import track
@@ -68,12 +68,10 @@ def main() -> int:
         result |= soak(args, EditPack.load(args.pack))
         result["socket_files_left"] = len(list(socket_folder().glob("[0-9a-f]*")))
         result["targets"] = targets(result)
-        if args.out is not None:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        save(result, args.out)
         print_table(result)
         if args.json:
-            answer.write(json.dumps(result, indent=1) + "\n")
+            answer.write(as_text(result))
             answer.flush()
     return 0
 
@@ -87,9 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=16, help="requests under way")
     parser.add_argument("--retry-seconds", type=float, default=1.0, help="the host is left alone for so long")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which it is killed")
-    parser.add_argument("--out", type=Path, help="also write the JSON")
-    parser.add_argument("--json", action="store_true", help="print the JSON on standard output")
-    parser.add_argument("--smoke", action="store_true", help="toys, few requests, two kills")
+    add_output(parser, "toys, few requests, two kills")
     args = parser.parse_args()
     if args.smoke:
         args.requests, args.kills, args.at_once = 60, 2, 8

@@ -14,28 +14,24 @@ steps.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from engine_process import ask, engine
+from outcome import add_output, as_text, print_targets, save
 from provenance import provenance
 from rich.console import Console
 from rich.table import Table
-from serving import ask, make_toys
+from serving import make_toys, onceedit_settings
 
 from onceedit_vllm import EditPack
 from onceedit_vllm.models import resolve_model
 
-HERE = Path(__file__).parent
-NAME = "swap-benchmark"
 console = Console(stderr=True, width=150)
 
 
@@ -49,12 +45,10 @@ def main() -> int:
         for host in args.host:
             result["cases"].append(measure(host, args))
             result["targets"] = targets(result["cases"])
-            if args.out is not None:
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            save(result, args.out)
     print_table(result)
     if args.json:
-        print(json.dumps(result, indent=1))
+        print(as_text(result), end="")
     return 0
 
 
@@ -68,9 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=16, help="tokens of every answer")
     parser.add_argument("--steps", type=int, default=60, help="steps before and after a change")
     parser.add_argument("--rounds", type=int, default=3, help="changes")
-    parser.add_argument("--out", type=Path, help="also write the JSON")
-    parser.add_argument("--json", action="store_true", help="print the JSON on standard output")
-    parser.add_argument("--smoke", action="store_true", help="toys, few steps, one round")
+    add_output(parser, "toys, few steps, one round")
     args = parser.parse_args()
     if args.smoke:
         args.batch, args.max_tokens, args.steps, args.rounds = 2, 6, 10, 1
@@ -82,58 +74,23 @@ def parse_arguments() -> argparse.Namespace:
 def measure(host: str, args: argparse.Namespace) -> dict[str, Any]:
     """Changes of the pack, there and back."""
     pack, other = EditPack.load(args.pack), EditPack.load(args.other or args.pack)
-    plugin: dict[str, Any] = {"host": host}
-    if host == "ray":
-        # On the last core; vLLM's worker binds the first ones on a CPU.
-        plugin |= {"name": NAME, "cpus": [(os.cpu_count() or 1) - 1]}
-    ours = {"pack": str(pack.root.resolve()), "plugin": plugin}
+    ours = onceedit_settings(pack, host)
     call = {
         "host": host,
-        "name": NAME,
+        "name": ours["plugin"].get("name"),
         "batch": args.batch,
         "max_tokens": args.max_tokens,
         "steps": args.steps,
         "prompts": [text for edit in pack.edits for text in (edit.prompt, *edit.rephrases)],
     }
     folder = str(resolve_model(args.llm))
-    with engine({"folder": folder, "onceedit": ours}) as child:
+    with engine("swap_engine.py", {"folder": folder, "onceedit": ours}) as child:
         turns = []
         for i in range(args.rounds):
             new = (other if i % 2 == 0 else pack).root.resolve()
             turns.append(ask(child, {**call, "pack": str(new)}))
-            if "ms" not in turns[-1]:
-                raise RuntimeError("the engine has died")
     name = "toy" if args.smoke else args.llm
     return {"llm": name, "host": host, "batch": args.batch, **describe(turns)}
-
-
-@contextmanager
-def engine(settings: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    """One that is ready; its words are shown where it dies."""
-    read_end, write_end = os.pipe()
-    with tempfile.TemporaryFile("w+") as log:
-        command = [sys.executable, str(HERE / "swap_engine.py"), str(write_end)]
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[write_end], text=True
-        )
-        os.close(write_end)
-        child.stdout = os.fdopen(read_end)
-        try:
-            if "ready" not in ask(child, settings):
-                raise RuntimeError("the engine did not start")
-            yield child
-        except RuntimeError as error:
-            log.seek(0)
-            raise RuntimeError(f"{error}:\n{log.read()[-4000:]}") from error
-        finally:
-            # Its end is the end of the cluster of Ray that it has started.
-            child.stdin.close()  # type: ignore[union-attr]
-            try:
-                child.wait(60)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-            child.stdout.close()
 
 
 def describe(turns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -178,8 +135,7 @@ def print_table(result: dict[str, Any]) -> None:
     for case in result["cases"]:
         table.add_row(*(str(case[column]) for column in columns))
     console.print(table)
-    for name, target in result["targets"].items():
-        console.print(f"{name}: wanted {target['wanted']}, reached {target['reached']}")
+    print_targets(console, result)
 
 
 if __name__ == "__main__":

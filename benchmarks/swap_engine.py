@@ -1,39 +1,33 @@
 """The engine of the swap benchmark, in a process of its own, driven by JSON lines.
 
-The engine's core lives in this process, so that every step can be timed. vLLM prints to standard output;
-the answers go to a file descriptor of their own, the first argument.
+The engine's core lives in this process, so that every step can be timed.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from engine_process import answer_calls
+
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 EXTENSION = "onceedit_vllm.runner.extension.OnceEditWorkerExtension"
 
 
-def main() -> None:
-    replies = os.fdopen(int(sys.argv[1]), "w", buffering=1)
+def make(settings: dict[str, Any]) -> Any:
     from onceedit_vllm.runner.offline import PROCESSOR, create_llm
 
-    settings = json.loads(sys.stdin.readline())
-    engine = create_llm(
+    return create_llm(
         Path(settings["folder"]),
         enable_prefix_caching=False,
         logits_processors=[PROCESSOR],
         additional_config={"onceedit": settings["onceedit"]},
         worker_extension_cls=EXTENSION,
     )
-    print(json.dumps({"ready": True}), file=replies)
-    for line in sys.stdin:
-        print(json.dumps(run(engine, json.loads(line))), file=replies)
 
 
 def run(engine: Any, call: dict[str, Any]) -> dict[str, Any]:
@@ -169,4 +163,4 @@ class RaySwap:
 
 
 if __name__ == "__main__":
-    main()
+    answer_calls(make, run)

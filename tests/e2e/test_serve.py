@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -30,6 +29,12 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 OFF = {"vllm_xargs": {"onceedit": 0}}
 
 
+def tracebacks(log: str) -> list[str]:
+    """All but the one that vLLM's reader of answers prints where its engine has ended before it."""
+    traces = log.split("Traceback (most recent call last):")[1:]
+    return [trace for trace in traces if "in output_handler" not in trace.partition("EngineDeadError")[0]]
+
+
 @pytest.fixture(scope="module")
 def server(llm_dir: Path, pack_dir: Path, work: Path) -> Iterator[Server]:
     """Started with the fewest options; a setting that has none of its own is beside them."""
@@ -44,8 +49,7 @@ def server(llm_dir: Path, pack_dir: Path, work: Path) -> Iterator[Server]:
         yield server
     # Ctrl-C is how a server is meant to end: no error, nothing left behind.
     assert server.exit_code == 0, server.log()[-3000:]
-    # vLLM itself may print one, where its engine is gone before its server has let go of it.
-    assert not re.search(r'File "[^"]*onceedit_vllm/', server.log())
+    assert tracebacks(server.log()) == []
     assert list(scratch.glob("onceedit-*")) == []
 
 
