@@ -1,6 +1,7 @@
 """One engine of the serving benchmark, in a process of its own, driven by JSON lines.
 
-The engine's core lives in this process, so that every step can be timed.
+The engine's core lives in this process, so that every step can be timed; its workers are processes, as those
+of vLLM's server are: on a CPU only they are bound to cores, all but the last, which is left to others.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def make(settings: dict[str, Any]) -> Any:
     if ours is not None:
         settings |= {"logits_processors": [PROCESSOR], "additional_config": {"onceedit": ours}}
         settings |= {"worker_extension_cls": EXTENSION}
-    return create_llm(Path(settings.pop("folder")), enable_prefix_caching=False, **settings)
+    settings |= {"enable_prefix_caching": False, "distributed_executor_backend": "mp"}
+    return create_llm(Path(settings.pop("folder")), **settings)
 
 
 def counted(engine: Any) -> Counter[str]:
