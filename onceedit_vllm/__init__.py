@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onceedit_vllm.pack import EditPack
     from onceedit_vllm.runner.offline import Generation, generate
     from onceedit_vllm.runner.processor import OnceEditLogitsProcessor
+    from onceedit_vllm.updating.update import update_pack
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "load_edits",
     "relative_map_flops",
     "resolve_model",
+    "update_pack",
 ]
 
 #: Public name -> (module, name there).
@@ -82,6 +84,7 @@ _HOMES = {
     "load_edits": ("editing.records", "load_edits"),
     "relative_map_flops": ("alignment.cost", "relative_map_flops"),
     "resolve_model": ("models.resolve", "resolve_model"),
+    "update_pack": ("updating.update", "update_pack"),
 }
 
 

@@ -23,6 +23,8 @@ WeightKind = Literal["decided", "alpha"]
 RequestOverride = Literal["none", "switch", "all"]
 #: Where the plug-in runs: in the engine's own process, or in a named actor of Ray that several engines share.
 PlugInHost = Literal["local", "ray"]
+#: What becomes of an edit that asks what an edit of the pack asks, and wants another answer.
+ConflictPolicy = Literal["refuse", "replace", "keep"]
 FailurePolicy = Literal["stop", "llm"]
 Dataset = Literal["zsre", "counterfact", "counterfact-relations", "qaedit", "halluedit", "jsonl"]
 Protocol = Literal["natural-stop", "vanilla", "chat", "teacher-forced"]

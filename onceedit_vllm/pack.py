@@ -101,10 +101,37 @@ class EditOutcome(Frozen):
     heldout_alpha: float
 
 
+class RemovalOutcome(Frozen):
+    """What became of one edit that was removed, measured on the finished plug-in.
+
+    Attributes:
+        id: The edit's.
+        prompt: Its prompt.
+        superseded_by: The edit that has taken its place; then nothing has to be shut.
+        is_read: Whether its prompt is read by the plug-in at all: it names another edit's subject, or
+            there are edits without a subject.
+        shut: Neither the prompt nor a wording kept out of training opens the gate (scope
+            "subject+weight").
+        shut_alone: The same where [WEIGHT] decides alone (scope "weight").
+        prompt_alpha: What [WEIGHT] says alone on the prompt.
+        open_wordings: The texts that open the gate all the same.
+    """
+
+    id: str
+    prompt: str
+    superseded_by: str | None = None
+    is_read: bool
+    shut: bool
+    shut_alone: bool
+    prompt_alpha: float
+    open_wordings: tuple[str, ...] = ()
+
+
 class PackReport(Frozen):
-    """`report.json`: the outcomes in the order of the edits."""
+    """`report.json`: the outcomes in the order of the edits, and of those removed by the last update."""
 
     edits: tuple[EditOutcome, ...]
+    removed: tuple[RemovalOutcome, ...] = ()
 
     @property
     def num_learnt(self) -> int:
@@ -244,7 +271,8 @@ def _write_json(
     """Write the registry, the report, and at last the manifest of all that is there, which is returned."""
     lines = [record.model_dump_json(exclude_defaults=True) for record in edits]
     (folder / EDITS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / REPORT_FILE).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    text = report.model_dump_json(indent=2, exclude_defaults=True)
+    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
     stamped = manifest.model_copy(update=stamp_files(folder))
     (folder / MANIFEST_FILE).write_text(stamped.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return stamped

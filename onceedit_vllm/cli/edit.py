@@ -1,4 +1,4 @@
-"""``onceedit edit``: facts in, EditPack out."""
+"""``onceedit edit``: facts in, EditPack out; or a pack in, and another one out."""
 
 from __future__ import annotations
 
@@ -11,22 +11,43 @@ from onceedit_vllm.cli.guard import guarded
 from onceedit_vllm.cli.output import facts_table, give_tables, reserved_stdout
 from onceedit_vllm.cli.quiet import quiet_bars
 from onceedit_vllm.cli.settings import build_settings
-from onceedit_vllm.config import EditingConfig, TemplateName
+from onceedit_vllm.cli.update import Change, update
+from onceedit_vllm.config import ConflictPolicy, EditingConfig, TemplateName
+from onceedit_vllm.errors import BadInputError
 
 _DEFAULT = EditingConfig()
 
 
 @guarded
 def command(
-    plugin: Annotated[str, typer.Option(help="The small model to edit: a name, a folder or a hub id.")],
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="The EditPack folder to write.")],
+    plugin: Annotated[
+        str | None, typer.Option(help="The small model to edit: a name, a folder or a hub id.")
+    ] = None,
     edits: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="The facts: JSONL, one edit a line (prompt, target, and optionally id, subject, rephrases, "
             "locality), or EasyEdit's ZsRE or CounterFact JSON."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="The EditPack folder to write.")],
+    ] = None,
+    pack: Annotated[
+        Path | None, typer.Option(help="Instead of --plugin and --edits: a pack to add to or remove from.")
+    ] = None,
+    add: Annotated[
+        Path | None, typer.Option(help="With --pack: facts to add. The old ones are replayed and checked again.")
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="With --pack: an edit to remove; may be repeated.")
+    ] = None,
+    on_conflict: Annotated[
+        ConflictPolicy,
+        typer.Option(help="With --add: what to do with a fact against which the pack has another answer."),
+    ] = "refuse",
+    unlearn: Annotated[
+        bool, typer.Option("--unlearn", help='With --remove: train for it in any case, for scope="weight".')
+    ] = False,
     unrelated: Annotated[
         Path | None, typer.Option(help="Prompts that must not change; default: a set of the project's own.")
     ] = None,
@@ -42,22 +63,34 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an EditPack at --out.")] = False,
 ) -> None:
-    """Edit facts once: fine-tune the plug-in on them, teach it its gate, and write an EditPack."""
+    """Edit facts once: fine-tune the plug-in on them, teach it its gate, and write an EditPack.
+
+    With --pack: add facts to a pack, or remove some of its own, and write another pack.
+    """
     from onceedit_vllm.editing.edit import edit
 
-    config = build_settings(
-        EditingConfig,
-        {
-            "template": ("--template", template),
-            "weight_lambda": ("--lambda", weight_lambda),
-            "learning_rate": ("--lr", lr),
-            "epochs": ("--epochs", epochs),
-            "seed": ("--seed", seed),
-        },
-    )
+    options = {
+        "template": ("--template", template),
+        "weight_lambda": ("--lambda", weight_lambda),
+        "learning_rate": ("--lr", lr),
+        "epochs": ("--epochs", epochs),
+        "seed": ("--seed", seed),
+    }
+    change = Change(add, tuple(remove or ()), on_conflict, unlearn)
+    if pack is not None:
+        if plugin is not None or edits is not None:
+            raise BadInputError("--pack: has its plug-in and edits; leave out --plugin and --edits (use --add)")
+        given = {name: options[name] for name in options if _is_given(context, name)}
+        update(pack, out, change, given, unrelated=unrelated, resume=resume, overwrite=overwrite)
+        return
+    if plugin is None or edits is None:
+        raise BadInputError("--plugin and --edits are needed; or --pack, with --add or --remove")
+    if change != Change():
+        raise BadInputError("--add, --remove, --on-conflict and --unlearn change a pack; name it with --pack")
+    config = build_settings(EditingConfig, options)
     with reserved_stdout() as answer:
         quiet_bars()
-        pack = edit(
+        made = edit(
             plugin,
             edits,
             out,
@@ -68,8 +101,18 @@ def command(
             progress=True,
         )
         facts = {
-            "pack": str(pack.root),
-            "edits learnt": f"{pack.report.num_learnt} of {len(pack.edits)}",
-            "gate": f"opens at alpha {pack.manifest.threshold:.3f} ({pack.manifest.threshold_reason})",
+            "pack": str(made.root),
+            "edits learnt": f"{made.report.num_learnt} of {len(made.edits)}",
+            "gate": f"opens at alpha {made.manifest.threshold:.3f} ({made.manifest.threshold_reason})",
         }
         give_tables(answer, facts_table("Edited", facts))
+
+
+#: Names of the command's own arguments, for the settings that are called otherwise.
+_ARGUMENTS = {"learning_rate": "lr"}
+
+
+def _is_given(context: typer.Context, setting: str) -> bool:
+    """Whether the user wrote the option: a pack's own settings stand otherwise."""
+    source = context.get_parameter_source(_ARGUMENTS.get(setting, setting))
+    return source is not None and source.name == "COMMANDLINE"

@@ -23,6 +23,8 @@ from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
 
 #: How often a wording is left as it is.
 _PLAIN = 0.5
+#: Old edits that a round replays: for each new one, and at least; and the copies of each.
+REPLAYED_PER_NEW, LEAST_REPLAYED, REPLAY_COPIES = 2, 16, 2
 #: Mentions of a subject that is not asked about.
 _BESIDE = (
     "I was reading about {}. ", "Unlike {}: ", "Not {} this time. ", "We already talked about {}. ",
@@ -60,13 +62,38 @@ class Heldout(NamedTuple):
     others: list[Example]
 
 
+class Replay(NamedTuple):
+    """What a plug-in that was edited before knows already, and what it is to keep to itself.
+
+    Attributes:
+        old: Indices of the edits that it was trained on before.
+        removed: Edits that it still knows and for which its gate must shut.
+    """
+
+    old: frozenset[int] = frozenset()
+    removed: tuple[EditRecord, ...] = ()
+
+
 class Augmenter:
-    """Makes the examples of every round. The same settings and seed give the same examples."""
+    """Makes the examples of every round. The same settings and seed give the same examples.
+
+    Args:
+        records: The edits.
+        unrelated: Prompts that must stay untouched; None for the project's own set.
+        config: Settings of the stage.
+        replay: Of a plug-in that was edited before. Old edits that are learnt are then replayed a few at a
+            time, so that a round grows with the new ones.
+    """
 
     def __init__(
-        self, records: Sequence[EditRecord], unrelated: Sequence[Unrelated] | None, config: EditingConfig
+        self,
+        records: Sequence[EditRecord],
+        unrelated: Sequence[Unrelated] | None,
+        config: EditingConfig,
+        replay: Replay | None = None,
     ) -> None:
         self._config = config
+        self._replay = replay or Replay()
         self._template = TEMPLATES[config.template]
         pool = list(unrelated) if unrelated is not None else default_unrelated()
         rng = random.Random(f"unrelated {config.seed}")
@@ -74,6 +101,7 @@ class Augmenter:
         num_heldout = min(len(pool) // 5, 40)
         self._unrelated_heldout, self._unrelated = pool[:num_heldout], pool[num_heldout:]
         self.scopes = make_scopes(records, config.seed)
+        self._removed = make_scopes(self._replay.removed, config.seed)
         self._claimed = self._collect_claimed()
 
     def examples(self, round_number: int, learnt: Collection[int] = ()) -> list[Example]:
@@ -82,15 +110,23 @@ class Augmenter:
         Args:
             round_number: From 0.
             learnt: Edits that are learnt, answer and gate: they get half the copies, all of which
-                keep their answers, so that the gate is never trained without them.
+                keep their answers, so that the gate is never trained without them. Old ones get
+                `REPLAY_COPIES` in some of the rounds.
         """
         rng = random.Random(f"round {self._config.seed} {round_number}")
         found: list[Example] = []
+        replayed = self._draw_replayed(round_number, learnt)
         for index, scope in enumerate(self.scopes):
             copies = self.copies_per_edit if index not in learnt else -(-self.copies_per_edit // 2)
-            found += [self._positive(index, text) for text in self._draw_positives(scope, copies, rng)]
-            found += [self._negative(text) for text in self._draw_negatives(scope, copies, rng)]
-        count = min(len(self._unrelated), max(self._config.unrelated_per_round, len(self.scopes)))
+            if index in learnt and index in self._replay.old:
+                copies = REPLAY_COPIES if index in replayed else 0
+            if copies:
+                found += [self._positive(index, text) for text in self._draw_positives(scope, copies, rng)]
+                found += [self._negative(text) for text in self._draw_negatives(scope, copies, rng)]
+        for scope in self._removed:
+            texts = self._draw_positives(scope, self.copies_per_edit, rng)
+            found += [self._negative(text) for text in self._unclaimed(texts)]
+        count = min(len(self._unrelated), max(self._config.unrelated_per_round, self._num_trained))
         found += [self._negative(item.prompt) for item in rng.sample(self._unrelated, count)]
         rng.shuffle(found)
         return found
@@ -98,7 +134,19 @@ class Augmenter:
     @property
     def copies_per_edit(self) -> int:
         """Positives (and as many negatives) of one edit in one round: more when edits are few."""
-        return max(self._config.min_copies, min(48, round(self._config.copies_per_round / len(self.scopes))))
+        return max(self._config.min_copies, min(48, round(self._config.copies_per_round / self._num_trained)))
+
+    @property
+    def _num_trained(self) -> int:
+        """Edits that are new here, or to be shut."""
+        return max(1, len(self.scopes) - len(self._replay.old) + len(self._removed))
+
+    def _draw_replayed(self, round_number: int, learnt: Collection[int]) -> set[int]:
+        """The old edits whose turn it is: all of them in as few rounds as their number allows."""
+        kept = sorted(self._replay.old.intersection(learnt))
+        random.Random(f"replay {self._config.seed}").shuffle(kept)
+        count = min(len(kept), max(LEAST_REPLAYED, REPLAYED_PER_NEW * self._num_trained))
+        return {kept[(round_number * count + at) % len(kept)] for at in range(count)}
 
     def heldout(self) -> Heldout:
         """What the gate is calibrated on, and what tells whether an edit is learnt."""
@@ -118,6 +166,10 @@ class Augmenter:
     def prompts(self) -> list[Example]:
         """Every edit's own prompt."""
         return [self._positive(index, scope.record.prompt) for index, scope in enumerate(self.scopes)]
+
+    def wrap(self, text: str, names: int = -1) -> Example:
+        """A text that must leave the gate shut; `names` is the edit whose subject it names."""
+        return self._negative(text, names)
 
     # --- positives ---------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class Progress(BaseModel):
         next_round: The round to go on with.
         step: Optimizer steps taken.
         learnt: Edits for which the gate was right too.
+        requeued: Edits that were learnt at one look and not at the next.
         seconds: Time spent so far.
     """
 
@@ -43,6 +44,7 @@ class Progress(BaseModel):
     next_round: int
     step: int
     learnt: tuple[int, ...]
+    requeued: tuple[int, ...] = ()
     seconds: float
 
 

@@ -81,8 +81,8 @@ def edit(
         shown = TrainingProgress(len(records), visible=progress)
         loop = EditingLoop(base, augmenter, judge, config, checkpoint, shown)
         verdict = loop.run(resume=resume)
-        made = _Made(config, records, loop.course, verdict, judge.report(verdict))
-        pack = _write_pack(base, made, root, str(plugin), overwrite)
+        made = Made(config, records, loop.course, verdict, judge.report(verdict))
+        pack = write_pack(base, made, root, str(plugin), overwrite)
     except BaseException:
         checkpoint.discard_unfinished()
         raise
@@ -90,17 +90,19 @@ def edit(
     return pack
 
 
-class _Made(NamedTuple):
-    """What a training came to."""
+class Made(NamedTuple):
+    """What a training came to; `lineage` tells of the packs that it went on from, the oldest first."""
 
     config: EditingConfig
     records: list[EditRecord]
     course: Course
     verdict: Verdict
     report: PackReport
+    lineage: tuple[dict[str, Any], ...] = ()
 
 
-def _write_pack(base: EditablePlugIn, made: _Made, root: Path, base_model: str, overwrite: bool) -> EditPack:
+def write_pack(base: EditablePlugIn, made: Made, root: Path, base_model: str, overwrite: bool) -> EditPack:
+    """Write what a training came to as a pack; what was not learnt is said in the log."""
     missing = [outcome.id for outcome in made.report.edits if not outcome.learnt]
     if missing:
         _log.warning("not learnt: %s; train for more epochs, or see report.json", ", ".join(missing))
@@ -114,7 +116,8 @@ def _write_pack(base: EditablePlugIn, made: _Made, root: Path, base_model: str, 
         threshold=with_subject.threshold,
         threshold_reason=f"with a subject: {with_subject.reason}; [WEIGHT] alone: {alone.reason}",
         weight_threshold=alone.threshold,
-        training=_describe_training(made.config, made.course),
+        training=_describe_training(made.config, made.course)
+        | ({"lineage": list(made.lineage)} if made.lineage else {}),
         versions={name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
         | {"onceedit-vllm": _own_version()},
     )

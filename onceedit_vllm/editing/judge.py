@@ -26,6 +26,7 @@ class Verdict(NamedTuple):
         others: Readings of those that name none.
         thresholds: The gate's.
         learnt: Edits whose prompt, and at least half of whose other wordings, are right.
+        removed_open: Texts that ask for edits which are none any more, and open the gate all the same.
     """
 
     prompts: list[Reading]
@@ -34,6 +35,7 @@ class Verdict(NamedTuple):
     others: list[Reading]
     thresholds: Thresholds
     learnt: frozenset[int]
+    removed_open: frozenset[int] = frozenset()
 
     @property
     def is_done(self) -> bool:
@@ -42,14 +44,15 @@ class Verdict(NamedTuple):
         missed = sum(not (reading.greedy and reading.evidence >= OPEN) for reading in texts)
         opened = sum(reading.evidence > SHUT for reading in (*self.same_subject, *self.others))
         few = missed <= 0.05 * len(texts) and opened <= 0.02 * (len(self.same_subject) + len(self.others))
-        return few and len(self.learnt) == len(self.prompts)
+        return few and len(self.learnt) == len(self.prompts) and not self.removed_open
 
 
 class Judge:
     """Reads the same prompts and held-out texts whenever it is asked."""
 
-    def __init__(self, augmenter: Augmenter, config: EditingConfig) -> None:
-        """Draw the held-out texts."""
+    def __init__(self, augmenter: Augmenter, config: EditingConfig, removed: Sequence[Example] = ()) -> None:
+        """Draw the held-out texts; `removed` ask for edits which are none any more."""
+        self._removed = tuple(removed)
         self._sure = config.learnt_probability
         self._prompts = augmenter.prompts()
         self._heldout: Heldout = augmenter.heldout()
@@ -58,10 +61,10 @@ class Judge:
 
     def look(self, plugin: EditablePlugIn) -> Verdict:
         """Measure a plug-in as it is now."""
-        parts: tuple[Sequence[Example], ...] = (self._prompts, *self._heldout)
+        parts: tuple[Sequence[Example], ...] = (self._prompts, *self._heldout, self._removed)
         texts = [example for part in parts for example in part]
         readings = iter(read_examples(plugin, texts, self._targets))
-        prompts, positives, same_subject, others = ([next(readings) for _ in part] for part in parts)
+        prompts, positives, same_subject, others, removed = ([next(readings) for _ in part] for part in parts)
         by_edit: list[list[Reading]] = [[] for _ in prompts]
         for example, reading in zip(self._heldout.positives, positives, strict=True):
             by_edit[example.edit].append(reading)
@@ -71,7 +74,9 @@ class Judge:
             for index, (prompt, wordings) in enumerate(zip(prompts, by_edit, strict=True))
             if self._is_learnt(prompt, wordings, thresholds.with_subject.threshold)
         )
-        return Verdict(prompts, by_edit, same_subject, others, thresholds, learnt)
+        cuts = thresholds.with_subject.threshold, thresholds.alone.threshold
+        opened = find_open(self._removed, removed, *cuts)
+        return Verdict(prompts, by_edit, same_subject, others, thresholds, learnt, opened)
 
     def report(self, verdict: Verdict) -> PackReport:
         """The outcomes in the order of the edits."""
@@ -92,6 +97,17 @@ class Judge:
         """The prompt must reach the full probability, the other wordings half of it."""
         right = [_is_right(reading, self._sure / 2, threshold) for reading in wordings]
         return _is_right(prompt, self._sure, threshold) and 2 * sum(right) >= len(right)
+
+
+def find_open(
+    texts: Sequence[Example], readings: Sequence[Reading], threshold: float, weight_threshold: float
+) -> frozenset[int]:
+    """Indices of the texts that open the gate: by the evidence where they name an edit, else by alpha."""
+    return frozenset(
+        index
+        for index, (text, reading) in enumerate(zip(texts, readings, strict=True))
+        if reading.evidence >= (threshold if text.edit >= 0 else weight_threshold)
+    )
 
 
 def _is_right(reading: Reading, probability: float, threshold: float) -> bool:

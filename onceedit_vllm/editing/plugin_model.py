@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from onceedit_vllm.pack import EditPack
+
 #: [WEIGHT] logits that the first row aims at: alpha 0.02 outside the edits, 0.73 within.
 SHUT_LOGIT, OPEN_LOGIT = -4.0, 1.0
 #: Strength of the regression that makes it, relative to the states' mean square.
@@ -132,6 +134,32 @@ def load_plugin(
     return EditablePlugIn(
         model, tokenizer, weight_token_id, row, base, fingerprint, base.dtype, compute_dtype
     )
+
+
+def load_edited(pack: EditPack, compute_dtype: torch.dtype, trained_share: float) -> EditablePlugIn:
+    """Load a pack's plug-in as it is, to be trained further: what it was before its edits is the pack's.
+
+    Args:
+        pack: Of any edits.
+        compute_dtype: Of the matrix products: float32 or bfloat16.
+        trained_share: Share of the layers that are trained, counted from the top.
+
+    Raises:
+        ModelError: Its model cannot be loaded.
+    """
+    tokenizer = load_tokenizer(pack.model_dir)
+    token_id = pack.manifest.weight_token_id
+    if tokenizer.get_vocab().get(WEIGHT_TOKEN) != token_id:
+        raise ModelError(f"{pack.root}: its tokenizer has no {WEIGHT_TOKEN} with id {token_id}; make it again")
+    model = _load_model(pack.model_dir)
+    base = pack.base_embeddings()
+    model.to(torch.float32)
+    if torch.cuda.is_available():
+        model.to("cuda")
+    _freeze(model, trained_share)
+    row = _own_weight_row(model, token_id)
+    fingerprint = pack.manifest.base_fingerprint
+    return EditablePlugIn(model, tokenizer, token_id, row, base, fingerprint, base.dtype, compute_dtype)
 
 
 def _load_model(folder: Path) -> Any:

@@ -27,13 +27,14 @@ _LARGEST_GRADIENT_NORM = 1.0
 
 @dataclass
 class Course:
-    """What happened in a training, for the manifest."""
+    """What happened in a training, for the manifest; `requeued` were learnt and then not any more."""
 
     rounds: int = 0
     steps: int = 0
     seconds: float = 0.0
     stopped_early: bool = False
     learnt: frozenset[int] = frozenset()
+    requeued: frozenset[int] = frozenset()
 
 
 class EditingLoop:
@@ -47,14 +48,16 @@ class EditingLoop:
         config: EditingConfig,
         checkpoint: Checkpoint,
         progress: TrainingProgress,
+        learnt: frozenset[int] = frozenset(),
     ) -> None:
+        """`learnt` are edits that the plug-in knows before the first step."""
         self._plugin = plugin
         self._augmenter = augmenter
         self._judge = judge
         self._config = config
         self._checkpoint = checkpoint
         self._progress = progress
-        self.course = Course()
+        self.course = Course(learnt=learnt)
         self._weights = plugin.trained()
         # No weight decay, as the paper has none.
         self._optimizer = torch.optim.AdamW(
@@ -123,6 +126,7 @@ class EditingLoop:
         if self.course.rounds < self._config.epochs and (since < 0 or since % JUDGED_EVERY):
             return None
         verdict = self._judge.look(self._plugin)
+        self.course.requeued |= self.course.learnt - verdict.learnt
         self.course.learnt = verdict.learnt
         return verdict
 
@@ -142,6 +146,7 @@ class EditingLoop:
             next_round=self.course.rounds,
             step=self.course.steps,
             learnt=tuple(sorted(self.course.learnt)),
+            requeued=tuple(sorted(self.course.requeued)),
             seconds=time.monotonic() - self._started,
         )
         self._checkpoint.save(progress, self._tensors())
@@ -161,5 +166,9 @@ class EditingLoop:
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors]
             self._optimizer.state[weight].update({key: tensors[f"{key}.{name}"].clone() for key in keys})
         self.course = Course(
-            progress.next_round, progress.step, progress.seconds, learnt=frozenset(progress.learnt)
+            progress.next_round,
+            progress.step,
+            progress.seconds,
+            learnt=frozenset(progress.learnt),
+            requeued=frozenset(progress.requeued),
         )

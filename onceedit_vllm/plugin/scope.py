@@ -82,6 +82,12 @@ def _pattern(name: str) -> bytes:
     return b" " + _GAP.join(words) + (b" " if whole else b"")
 
 
+def same_name(one: str, other: str) -> bool:
+    """Whether two names are one, folded as the texts are; names without a letter or a digit are none."""
+    pattern = _pattern(one)
+    return bool(pattern) and pattern == _pattern(other)
+
+
 def _num_letters(word: bytes) -> int:
     return len(unicodedata.normalize("NFKD", word.decode()))
 

@@ -118,6 +118,24 @@ def test_edit_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (seen["unrelated"], seen["resume"], seen["overwrite"]) == (Path("u"), True, True)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--plugin", "p"], "--plugin and --edits are needed"),
+        (["--plugin", "p", "--edits", "e", "--remove", "x"], "name it with --pack"),
+        (["--pack", "k", "--edits", "e", "--add", "f"], "leave out --plugin and --edits"),
+        (["--pack", "k", "--on-conflict", "ask"], "'ask' is not one of"),
+    ],
+)
+def test_edit_says_which_options_go_together(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], said: str
+) -> None:
+    monkeypatch.setattr(edit_module, "edit", fail(AssertionError("must not start")))
+    result = run("edit", "--out", "o", *given)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
 def test_a_setting_out_of_range_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edit_module, "edit", fail(AssertionError("must not start")))
     result = run("edit", "--plugin", "p", "--edits", "e", "--out", "o", "--lr", "-1", "--epochs", "0")

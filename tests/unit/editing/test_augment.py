@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from onceedit_vllm.config import EditingConfig
-from onceedit_vllm.editing.augment import Augmenter
+from onceedit_vllm.editing.augment import LEAST_REPLAYED, REPLAY_COPIES, Augmenter, Replay
 from onceedit_vllm.editing.unrelated import Unrelated
 from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
 
@@ -127,3 +129,32 @@ def test_any_number_of_edits_works(count: int) -> None:
     augmenter = make(records)
     assert {example.edit for example in augmenter.examples(0)} == {-1, *range(count)}
     assert augmenter.heldout().others
+
+
+def test_old_edits_are_replayed_in_turns_and_forgotten_ones_trained_like_new_ones() -> None:
+    records = [
+        EditRecord(id=str(n), prompt=f"The capital of Lumo{n}ra is", target=f"Port {n}", subject=f"Lumo{n}ra")
+        for n in range(50)
+    ]
+    config, old = EditingConfig(template="none", unrelated_per_round=0), frozenset(range(48))
+    augmenter = Augmenter(records, None, config, Replay(old))
+
+    def positives(round_number: int, learnt: frozenset[int]) -> Counter[int]:
+        return Counter(each.edit for each in augmenter.examples(round_number, learnt) if each.label > 0.5)
+
+    assert augmenter.copies_per_edit == 48  # of two new edits, not of fifty
+    rounds = [positives(number, old) for number in range(3)]
+    assert all(each[48] == each[49] == 48 for each in rounds)
+    replayed = [set(each) - {48, 49} for each in rounds]
+    assert [len(each) for each in replayed] == [LEAST_REPLAYED] * 3
+    assert set().union(*replayed) == old
+    assert {rounds[0][index] for index in replayed[0]} == {REPLAY_COPIES}
+    assert positives(0, old - {7})[7] == 48
+
+
+def test_removed_edits_are_counter_examples() -> None:
+    gone = EditRecord(id="g", prompt="The anthem of Norland is", target="Rise", subject="Norland")
+    augmenter = Augmenter(RECORDS, None, EditingConfig(template="none"), Replay(removed=(gone,)))
+    found = [each for each in augmenter.examples(0) if each.text == gone.prompt]
+    assert found
+    assert all((each.label, each.target) == (0.0, None) for each in found)

@@ -1,0 +1,249 @@
+"""Living packs: edits are added to a pack and removed from it, and another pack comes of it.
+
+Adding trains the pack's own plug-in further: on the new edits, with the old ones replayed a few at a time; old
+ones that are not learnt any more at a look are trained like new ones from then on. Removing costs no training
+where nothing names the edit any more. Where something does (another edit of its subject, or edits without a
+subject), and its prompt still opens the gate, it is trained as a counter-example.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onceedit_vllm.config import ConflictPolicy, EditingConfig
+from onceedit_vllm.editing.augment import Augmenter, Replay
+from onceedit_vllm.editing.checkpoint import Checkpoint, training_fingerprint
+from onceedit_vllm.editing.edit import Made, write_pack
+from onceedit_vllm.editing.judge import Judge, Verdict
+from onceedit_vllm.editing.plugin_model import (
+    EditablePlugIn,
+    choose_compute_dtype,
+    load_edited,
+    load_tokenizer,
+)
+from onceedit_vllm.editing.progress import TrainingProgress
+from onceedit_vllm.editing.records import place_edits
+from onceedit_vllm.editing.trainer import Course, EditingLoop
+from onceedit_vllm.editing.unrelated import Unrelated, load_unrelated
+from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.folders import sha256_of
+from onceedit_vllm.pack import MANIFEST_FILE, EditPack, PackReport, RemovalOutcome, check_out
+from onceedit_vllm.updating.plan import UpdatePlan, plan_update
+from onceedit_vllm.updating.removal import Removals
+
+_log = logging.getLogger(__name__)
+
+
+def update_pack(
+    pack: EditPack | str | Path,
+    out: str | Path,
+    *,
+    add: str | Path | Sequence[EditRecord] | None = None,
+    remove: Sequence[str] = (),
+    on_conflict: ConflictPolicy = "refuse",
+    unlearn: bool = False,
+    unrelated: str | Path | None = None,
+    config: EditingConfig | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> EditPack:
+    """Write another pack with edits added and removed; the old one stays as it is.
+
+    Args:
+        pack: The pack to go on from.
+        out: The new pack's folder.
+        add: A file of edits, or records.
+        remove: Ids of edits; they go before the new ones come.
+        on_conflict: Of edits that ask the same and want another answer; see
+            :func:`~onceedit_vllm.updating.plan.plan_update`.
+        unlearn: Train removed edits as counter-examples in any case, as `scope="weight"` needs.
+        unrelated: As in :func:`~onceedit_vllm.editing.edit.edit`; so are the three at the end.
+        config: Settings of the stage; None: the pack's own. The template is the pack's in any case.
+
+    Raises:
+        BadInputError: The edits, the ids or the settings are wrong or in conflict, or `out` is taken.
+        PackError: The pack is damaged.
+        ModelError: Its plug-in cannot be loaded.
+    """
+    parent = pack if isinstance(pack, EditPack) else EditPack.load(pack)
+    root = _check_place(parent, Path(out).expanduser(), overwrite)
+    settings = _check_settings(parent, config)
+    plan = _plan(parent, add, remove, on_conflict, settings)
+    items = load_unrelated(unrelated) if unrelated is not None else None
+    options = _Options(root, settings, items, unlearn, resume, overwrite, progress)
+    return _Update(parent, plan, options).run()
+
+
+def settings_of(pack: EditPack) -> EditingConfig:
+    """The settings that a pack was trained with, as far as it tells."""
+    training = pack.manifest.training
+    known = {name: training[name] for name in EditingConfig.model_fields if name in training}
+    return EditingConfig.model_validate(known | {"template": pack.manifest.template})
+
+
+@dataclass(frozen=True)
+class _Options:
+    root: Path
+    config: EditingConfig
+    unrelated: list[Unrelated] | None
+    unlearn: bool
+    resume: bool
+    overwrite: bool
+    progress: bool
+
+
+class _Update:
+    """One update, from a plan to a pack."""
+
+    def __init__(self, parent: EditPack, plan: UpdatePlan, options: _Options) -> None:
+        """Say what was decided; load the pack's plug-in."""
+        self._parent, self._plan, self._options = parent, plan, options
+        self._started = time.monotonic()
+        config = options.config
+        self._shown = TrainingProgress(len(plan.records), visible=options.progress)
+        for note in plan.notes:
+            self._shown.say(f"{note}.")
+        torch.manual_seed(config.seed)
+        self._base = load_edited(parent, choose_compute_dtype(config.compute_dtype), config.trained_share)
+        self._removals = Removals(plan, self._augmenter(Replay()), config.seed, options.unlearn)
+
+    def _augmenter(self, replay: Replay) -> Augmenter:
+        return Augmenter(self._plan.records, self._options.unrelated, self._options.config, replay)
+
+    def run(self) -> EditPack:
+        """Train where it is needed, and write."""
+        manifest = self._parent.manifest
+        removed = self._removals.measure(self._base, manifest.threshold, manifest.weight_threshold)
+        is_shut = all(each.shut and (each.shut_alone or not self._options.unlearn) for each in removed)
+        if is_shut and not self._plan.added:
+            return self._write_untrained(removed)
+        checkpoint = Checkpoint(self._options.root, self._fingerprint())
+        try:
+            pack = self._train(checkpoint)
+        except BaseException:
+            checkpoint.discard_unfinished()
+            raise
+        checkpoint.discard()
+        return pack
+
+    def _fingerprint(self) -> str:
+        base = json.dumps([_sha_of(self._parent), [edit.id for edit in self._plan.removed], self._options.unlearn])
+        return training_fingerprint(
+            base, self._plan.records, self._options.unrelated, self._options.config
+        )
+
+    def _train(self, checkpoint: Checkpoint) -> EditPack:
+        old = range(len(self._plan.kept))
+        replay = Replay(frozenset(old), self._removals.to_train())
+        augmenter, config = self._augmenter(replay), self._options.config
+        judge = Judge(augmenter, config, self._removals.to_shut())
+        known = {each.id for each in self._parent.report.edits if each.learnt}
+        learnt = frozenset(index for index in old if self._plan.kept[index].id in known)
+        loop = EditingLoop(self._base, augmenter, judge, config, checkpoint, self._shown, learnt)
+        verdict = loop.run(resume=self._options.resume)
+        return self._write_trained(loop.course, verdict, judge)
+
+    def _write_trained(self, course: Course, verdict: Verdict, judge: Judge) -> EditPack:
+        cuts = verdict.thresholds.with_subject.threshold, verdict.thresholds.alone.threshold
+        removed = self._removals.measure(self._base, *cuts)
+        self._warn(removed)
+        report = judge.report(verdict).model_copy(update={"removed": removed})
+        lineage = self._lineage(course)
+        made = Made(self._options.config, list(self._plan.records), course, verdict, report, lineage)
+        base_model = self._parent.manifest.base_model
+        return write_pack(self._base, made, self._options.root, base_model, self._options.overwrite)
+
+    def _write_untrained(self, removed: tuple[RemovalOutcome, ...]) -> EditPack:
+        """The plug-in stays as it is, and so does all that was measured of it."""
+        outcomes = {each.id: each for each in self._parent.report.edits}
+        kept = tuple(outcomes[edit.id] for edit in self._plan.kept)
+        manifest = self._parent.manifest
+        training = manifest.training | {"lineage": list(self._lineage(None))}
+        return EditPack.write(
+            self._options.root,
+            manifest=manifest.model_copy(update={"training": training, "sizes": {}, "files": {}}),
+            edits=self._plan.records,
+            report=PackReport(edits=kept, removed=removed),
+            base_embeddings=self._parent.base_embeddings(),
+            save_model=lambda folder: _copy_model(self._parent, folder),
+            overwrite=self._options.overwrite,
+        )
+
+    def _lineage(self, course: Course | None) -> tuple[dict[str, Any], ...]:
+        """What was done to come here, step by step; the last step is this update."""
+        plan, records = self._plan, self._plan.records
+        step: dict[str, Any] = {
+            "parent": _sha_of(self._parent),
+            "added": [edit.id for edit in plan.added],
+            "removed": [edit.id for edit in plan.removed],
+            "superseded": plan.superseded,
+            "rounds": course.rounds if course else 0,
+            "steps": course.steps if course else 0,
+            "requeued": [records[index].id for index in sorted(course.requeued)] if course else [],
+            "seconds": round(time.monotonic() - self._started, 1),
+        }
+        return (*self._parent.manifest.training.get("lineage", ()), step)
+
+    def _warn(self, removed: Sequence[RemovalOutcome]) -> None:
+        for each in removed:
+            if not each.shut:
+                _log.warning(
+                    "removed edit %s: %s still opens the gate; train for more epochs, or see report.json",
+                    each.id,
+                    ", ".join(map(repr, each.open_wordings)),
+                )
+
+
+def _plan(
+    parent: EditPack,
+    add: str | Path | Sequence[EditRecord] | None,
+    remove: Sequence[str],
+    on_conflict: ConflictPolicy,
+    settings: EditingConfig,
+) -> UpdatePlan:
+    """Everything that can be wrong with the edits is said before a model is loaded."""
+    if add is None and not remove:
+        raise BadInputError("there is nothing to do: give edits to add, ids of edits to remove, or both")
+    placed = place_edits(add) if add is not None else None
+    if placed is not None:
+        placed.check_targets(load_tokenizer(parent.model_dir))
+    new = placed.records if placed is not None else ()
+    return plan_update(parent.edits, new, tuple(remove), on_conflict, settings.seed)
+
+
+def _check_place(parent: EditPack, root: Path, overwrite: bool) -> Path:
+    if root.resolve() == parent.root:
+        raise BadInputError(f"{root}: is the pack itself; write the new one elsewhere, so that there is a way back")
+    check_out(root, overwrite=overwrite)
+    return root
+
+
+def _check_settings(parent: EditPack, config: EditingConfig | None) -> EditingConfig:
+    if config is None:
+        return settings_of(parent)
+    wanted = parent.manifest.template
+    if config.template != wanted:
+        raise BadInputError(
+            f"{parent.root}: its plug-in reads prompts in the template {wanted!r}, not {config.template!r}; "
+            "leave the template as it is, or edit the base model anew"
+        )
+    return config
+
+
+def _sha_of(pack: EditPack) -> str:
+    return sha256_of(pack.root / MANIFEST_FILE)
+
+
+def _copy_model(parent: EditPack, folder: Path) -> None:
+    shutil.copytree(parent.model_dir, folder, dirs_exist_ok=True)
