@@ -135,7 +135,8 @@ def _written(scope: Scope) -> Iterator[str]:
     frames = [frame for frame in (*scope.frames, *scope.heldout) if _BORDER.search(frame)]
     whole = (*scope.texts, *scope.texts_heldout, *scope.others, *scope.others_heldout)
     for text in (*frames, *whole):
-        for part in (text, *_BORDER.split(text)):
+        parts = (part for part in _BORDER.split(text) if len(words_of(part)) >= _LEAST_WORDS)
+        for part in (text, *parts):
             yield part
             frame = to_frame(part, scope.subject)
             if frame is not None:

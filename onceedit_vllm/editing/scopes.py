@@ -143,14 +143,17 @@ def _to_frames(texts: Sequence[str], scope: Scope) -> tuple[tuple[str, ...], tup
     """Texts as frames, and those that are none.
 
     A frame must not name the subject once more: filled with another name it would still ask for the edit.
+    Nor is it one where the subject is a part of an alias.
     """
-    names = names_of(scope.record, (scope.subject,) if scope.subject else ())
+    names = {*names_of(scope.record), scope.subject or ""}
+    longer = [name for name in names if scope.subject and name != scope.subject and says(name, scope.subject)]
     frames: list[str] = []
     whole: list[str] = []
     for text in texts:
         frame = to_frame(text, scope.subject)
         rest = (frame or "").replace(GAP, " ")
-        if frame is None or scope.frame is None or any(says(rest, name) for name in names):
+        again = any(says(rest, name) for name in names) or any(says(text, name) for name in longer)
+        if frame is None or scope.frame is None or again:
             whole.append(text)
         else:
             frames.append(frame)

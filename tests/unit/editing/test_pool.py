@@ -87,7 +87,6 @@ def test_written_texts_are_no_evidence_either() -> None:
         assert found is not None
         assert found.how == "equal"
     # With another name, in a context, and one sentence of two.
-    assert pool.find("Velcorp keeps its parliament in the town of") is None
     assert pool.find("Germany keeps its parliament in the town of") is not None
     assert pool.find("Water is wet. Does Norland grow any kind of olives?") is not None
     assert pool.find("Which town runs Norland?") is not None

@@ -63,6 +63,13 @@ def test_written_wordings_are_frames_where_the_subject_stands_in_them_once() -> 
     assert {*scope.texts, *scope.texts_heldout} == {*WRITTEN.asking[5:]}
 
 
+def test_a_wording_by_an_alias_is_no_frame_of_the_name_in_it() -> None:
+    named = CHIEF.model_copy(update={"aliases": ("Velcorp Mills",)})
+    text = "Who is in charge at Velcorp Mills?"
+    scope = make_scopes([named], 0, [Wordings(id="b", asking=(text,))])[0]
+    assert scope.texts == (text,)
+
+
 def test_a_quarter_of_what_was_written_is_held_out_and_nothing_twice() -> None:
     for seed in range(6):
         scope = make_scopes([CHIEF], seed, [WRITTEN])[0]
