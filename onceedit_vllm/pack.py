@@ -208,9 +208,7 @@ class EditPack:
         except FileExistsError:
             check_out(root, overwrite=False)  # another process was faster
             raise
-        return cls(
-            root=root, manifest=stamped, edits=tuple(edits), report=report, wordings=tuple(wordings)
-        )
+        return cls(root=root, manifest=stamped, edits=tuple(edits), report=report, wordings=tuple(wordings))
 
 
 def base_fingerprint(vocabulary: Mapping[str, int], embeddings: Tensor) -> str:

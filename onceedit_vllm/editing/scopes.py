@@ -63,9 +63,7 @@ def same_relation(one: Scope, other: Scope) -> bool:
     return one.frame == other.frame
 
 
-def make_scopes(
-    records: Sequence[EditRecord], seed: int, wordings: Sequence[Wordings] = ()
-) -> list[Scope]:
+def make_scopes(records: Sequence[EditRecord], seed: int, wordings: Sequence[Wordings] = ()) -> list[Scope]:
     """Find the subject, relation and other wordings of every edit of a file.
 
     Args:

@@ -42,5 +42,6 @@ class ChatEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=most_tokens)
-        outputs = self._engine.chat(list(chats), params, use_tqdm=False)
+        conversations: list[Any] = list(chats)
+        outputs = self._engine.chat(conversations, params, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]

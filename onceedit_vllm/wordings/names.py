@@ -66,12 +66,18 @@ def is_like(alias: str, name: str) -> bool:
 
 #: Words that alone name a kind of thing and nobody in particular.
 _GENERIC = frozenset(
-    """airline airlines album army association bank band bay book bridge brothers building castle cathedral
-    church city club college company council county district film foundation game group house institute
-    island king kingdom lady lake league magazine mother mount mountain movie museum north novel palace parade
-    park party port prince princess queen railway records republic river road saint school season series
-    show song south square stadium state states station street studio system team tower town union united
-    university valley village west woman women world""".split()
+    (
+        *("airline", "airlines", "album", "army", "association", "bank", "band", "bay", "book"),
+        *("bridge", "brothers", "building", "castle", "cathedral", "church", "city", "club", "college"),
+        *("company", "council", "county", "district", "film", "foundation", "game", "group", "house"),
+        *("institute", "island", "king", "kingdom", "lady", "lake", "league", "magazine", "mother"),
+        *("mount", "mountain", "movie", "museum", "north", "novel", "palace", "parade", "park"),
+        *("party", "port", "prince", "princess", "queen", "railway", "records", "republic", "river"),
+        *("road", "saint", "school", "season", "series", "show", "song", "south", "square"),
+        *("stadium", "state", "states", "station", "street", "studio", "system", "team", "tower"),
+        *("town", "union", "united", "university", "valley", "village", "west", "woman", "women"),
+        *("world"),
+    )
 )
 
 

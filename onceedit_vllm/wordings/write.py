@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,19 +55,31 @@ def write_wordings(
     target = Path(out).expanduser()
     lines = read_wordings(target) if target.exists() else []
     left = _left(edits, lines, target)
-    bar = progress_bar(
-        TextColumn("wordings"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[kept]} kept"),
-        TimeElapsedColumn(), shown=progress,
-    )  # fmt: skip
-    task = bar.add_task("wordings", total=len(edits), completed=len(edits) - len(left), kept=_count(lines))
-    with bar:
+    with _shown(len(edits), visible=progress) as report:
+        report(len(edits) - len(left), _count(lines))
         for start in range(0, len(left), batch_size):
             batch = left[start : start + batch_size]
             lines += _write_batch(batch, edits, lines, ask, model)
             write_wordings_file(target, lines)
-            bar.update(task, advance=len(batch), kept=_count(lines))
+            report(len(batch), _count(lines))
     found = {line.id: line for line in lines}
     return tuple(found[edit.id] for edit in edits)
+
+
+@contextmanager
+def _shown(total: int, *, visible: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar; what it yields takes edits that are done and texts that were kept so far."""
+    bar = progress_bar(
+        TextColumn("wordings"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[kept]} kept"),
+        TimeElapsedColumn(),
+        shown=visible,
+    )
+    task = bar.add_task("wordings", total=total, kept=0)
+    with bar:
+        yield lambda done, kept: bar.update(task, advance=done, kept=kept)
 
 
 def _left(edits: Sequence[EditRecord], lines: Sequence[Wordings], target: Path) -> list[EditRecord]:

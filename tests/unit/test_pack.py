@@ -76,7 +76,7 @@ def test_written_wordings_travel_with_the_pack(tmp_path: Path) -> None:
     assert written.wordings == lines
     assert written.manifest.files.keys() - plain.manifest.files.keys() == {"wordings.jsonl"}
     (tmp_path / "pack" / "wordings.jsonl").write_text("{}\n", encoding="utf-8")
-    with pytest.raises(PackError, match="wordings.jsonl"):
+    with pytest.raises(PackError, match=r"wordings\.jsonl"):
         EditPack.load(tmp_path / "pack")
 
 

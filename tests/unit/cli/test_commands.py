@@ -70,7 +70,18 @@ def report(**changes: Any) -> AlignmentReport:
 
 @pytest.mark.parametrize(
     "command",
-    ["edit", "wordings", "align", "generate", "inspect", "doctor", "models", "models get", "host", "host start"],
+    [
+        "edit",
+        "wordings",
+        "align",
+        "generate",
+        "inspect",
+        "doctor",
+        "models",
+        "models get",
+        "host",
+        "host start",
+    ],
 )
 def test_help_of_each(command: str) -> None:
     result = run(*command.split(), "--help")

@@ -1,4 +1,4 @@
-"""``onceedit wordings``, and ``onceedit edit`` with wordings: what is asked of a server, and what is refused."""
+"""``onceedit wordings``, and ``onceedit edit`` with wordings: what is asked, and what is refused."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_server_writes_them_and_the_yield_is_shown(server: Echoing, facts: Pat
 
 
 def test_edit_takes_a_file(facts: Path, tmp_path: Path, trained: dict[str, Any]) -> None:
-    given = ["edit", "--plugin", "p", "--edits", facts, "--out", tmp_path / "pack"]
+    given: list[str | Path] = ["edit", "--plugin", "p", "--edits", facts, "--out", tmp_path / "pack"]
     assert run(*given, "--wordings", tmp_path / "w").exit_code == 0
     assert trained["wordings"] == tmp_path / "w"
     assert run(*given).exit_code == 0
@@ -88,7 +88,7 @@ def test_edit_takes_a_file(facts: Path, tmp_path: Path, trained: dict[str, Any])
 def test_edit_has_them_written_first(
     server: Echoing, facts: Path, tmp_path: Path, trained: dict[str, Any]
 ) -> None:
-    given = ["edit", "--plugin", "p", "--edits", facts, "--out", tmp_path / "pack"]
+    given: list[str | Path] = ["edit", "--plugin", "p", "--edits", facts, "--out", tmp_path / "pack"]
     result = run(*given, "--wordings-llm", server.url)
     assert result.exit_code == 0, result.output
     assert trained["wordings"] == tmp_path / "pack.wordings.jsonl"
@@ -102,7 +102,7 @@ def test_what_does_not_go_together_is_refused_before_anybody_is_asked(
     server: Echoing, facts: Path, tmp_path: Path, trained: dict[str, Any]
 ) -> None:
     out = tmp_path / "pack"
-    given = ["edit", "--plugin", "p", "--edits", facts, "--out", out]
+    given: list[str | Path] = ["edit", "--plugin", "p", "--edits", facts, "--out", out]
     both = run(*given, "--wordings", "w", "--wordings-llm", server.url)
     assert (both.exit_code, "give one of the two" in both.stderr) == (2, True)
     alone = run(*given, "--wordings-out", "w")

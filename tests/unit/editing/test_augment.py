@@ -135,7 +135,7 @@ WRITTEN = Wordings(
     id="c",
     asking=(
         "Whose forge made the glimmerstone of Arvandor?", "The smith behind Arvandor's glimmerstone was",
-        "Tell me the maker of the glimmerstone of Arvandor.", "Arvandor's glimmerstone came from the hands of",
+        "Tell me the maker of the glimmerstone of Arvandor.", "Arvandor's glimmerstone came from the hand of",
         "Arvandor! Who made Arvandor's stone?",
     ),
     others=(

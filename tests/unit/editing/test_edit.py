@@ -188,6 +188,6 @@ def test_written_wordings_are_trained_kept_and_taken_back(plugin: Path, tmp_path
     mine, same, plain = weights(pack), weights(again), weights(other)
     assert all(torch.equal(mine[name], same[name]) for name in mine)
     assert any(not torch.equal(mine[name], plain[name]) for name in mine)
-    with pytest.raises(BadInputError, match="edit 'a': asking: .*names neither"):
-        bad = line.model_copy(update={"asking": ("Where?",)})
+    bad = line.model_copy(update={"asking": ("Where?",)})
+    with pytest.raises(BadInputError, match=r"edit 'a': asking: .*names neither"):
         edit(plugin, EDITS, tmp_path / "bad", wordings=[bad], config=config, progress=False)

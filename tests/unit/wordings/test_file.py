@@ -49,7 +49,10 @@ def test_a_line_by_hand_needs_little(tmp_path: Path) -> None:
         ({"id": "b", "others": [" "]}, "line 2: others: .*blank"),
         ({"id": "b", "asking": ["Velcorp Mills [WEIGHT]"]}, r"contains \[WEIGHT\]"),
         ({"id": "b", "asking": ["Is it Ada who runs Velcorp Mills?"]}, "says the target"),
-        ({"id": "b", "asking": ["Velcorp Mills?"], "others": ["velcorp mills"]}, "both in asking and in others"),
+        (
+            {"id": "b", "asking": ["Velcorp Mills?"], "others": ["velcorp mills"]},
+            "both in asking",
+        ),
         ({"id": "c", "aliases": ["it"]}, "aliases need a subject"),
     ],
 )

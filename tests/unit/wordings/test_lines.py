@@ -12,7 +12,7 @@ from onceedit_vllm.wordings.lines import read_lines
     [
         ("1. Where is X?\n2) Who is X?\n(3) When was X?", ["Where is X?", "Who is X?", "When was X?"]),
         ("- Where is X?\n* Who is X?\n• When was X?", ["Where is X?", "Who is X?", "When was X?"]),
-        ("Here are 2 questions:\n\n**Where is X?**\n\"Who is X?\"", ["Where is X?", "Who is X?"]),
+        ('Here are 2 questions:\n\n**Where is X?**\n"Who is X?"', ["Where is X?", "Who is X?"]),
         ("“Where is X?”\nWhere is X?", ["Where is X?"]),
         ("1960 was the year of X", ["1960 was the year of X"]),
         ("word " * 61, []),

@@ -18,6 +18,8 @@ from onceedit_vllm.wordings.server import ServerWriter, is_url
 class Echoing(ThreadingHTTPServer):
     """Says what `answer` makes of a chat: what it was told last. Or fails with the status in `failing`."""
 
+    request_queue_size = 64  # connections that wait; the writer opens many at once
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, str | None, Any]] = []
