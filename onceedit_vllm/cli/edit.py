@@ -11,6 +11,7 @@ from onceedit_vllm.cli.guard import guarded
 from onceedit_vllm.cli.output import facts_table, give_tables, reserved_stdout
 from onceedit_vllm.cli.quiet import quiet_bars
 from onceedit_vllm.cli.settings import build_settings
+from onceedit_vllm.cli.wordings import wordings_for_edit
 from onceedit_vllm.config import EditingConfig, TemplateName
 
 _DEFAULT = EditingConfig()
@@ -29,6 +30,17 @@ def command(
     out: Annotated[Path, typer.Option(help="The EditPack folder to write.")],
     unrelated: Annotated[
         Path | None, typer.Option(help="Prompts that must not change; default: a set of the project's own.")
+    ] = None,
+    wordings: Annotated[
+        Path | None, typer.Option(help="Other wordings of the edits, as `onceedit wordings` writes them.")
+    ] = None,
+    wordings_llm: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|URL", help="An LLM that writes them first; see `onceedit wordings`."),
+    ] = None,
+    wordings_out: Annotated[
+        Path | None,
+        typer.Option(help="Where its texts are kept; default: beside --out. A stopped run goes on there."),
     ] = None,
     template: Annotated[
         TemplateName, typer.Option(help="What the plug-in reads around a prompt.")
@@ -57,11 +69,13 @@ def command(
     )
     with reserved_stdout() as answer:
         quiet_bars()
+        texts = wordings_for_edit(edits, out, wordings, wordings_llm, wordings_out, overwrite=overwrite)
         pack = edit(
             plugin,
             edits,
             out,
             unrelated=unrelated,
+            wordings=texts or (),
             config=config,
             resume=resume,
             overwrite=overwrite,

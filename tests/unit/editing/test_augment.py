@@ -8,6 +8,7 @@ from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.augment import Augmenter
 from onceedit_vllm.editing.unrelated import Unrelated
 from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
+from onceedit_vllm.wordings.wordings import Wordings
 
 RECORDS = [
     EditRecord(
@@ -127,3 +128,58 @@ def test_any_number_of_edits_works(count: int) -> None:
     augmenter = make(records)
     assert {example.edit for example in augmenter.examples(0)} == {-1, *range(count)}
     assert augmenter.heldout().others
+
+
+#: For the edit whose relation the bank does not know.
+WRITTEN = Wordings(
+    id="c",
+    asking=(
+        "Whose forge made the glimmerstone of Arvandor?", "The smith behind Arvandor's glimmerstone was",
+        "Tell me the maker of the glimmerstone of Arvandor.", "Arvandor's glimmerstone came from the hand of",
+        "Arvandor! Who made Arvandor's stone?",
+    ),
+    others=(
+        "How heavy is the glimmerstone of Arvandor?", "Where does the stone of Arvandor lie?",
+        "Does Arvandor trade in gems?", "Which road leads to Arvandor?",
+    ),
+)  # fmt: skip
+
+
+def make_written() -> Augmenter:
+    return Augmenter(RECORDS, None, EditingConfig(template="none"), [WRITTEN])
+
+
+def test_written_wordings_are_trained_as_positives_and_counter_examples_as_negatives() -> None:
+    augmenter = make_written()
+    drawn = [example for number in range(12) for example in augmenter.examples(number)]
+    scope = augmenter.scopes[2]
+    for text in (*map(scope.say, scope.frames), *scope.texts):
+        assert {example.edit for example in drawn if example.text == text and example.label} == {2}
+    for text in scope.others:
+        assert {example.label for example in drawn if example.text == text} == {0.0}
+
+
+def test_the_share_held_out_calibrates_and_is_never_trained() -> None:
+    augmenter = make_written()
+    scope, held = augmenter.scopes[2], augmenter.heldout()
+    asked = {example.text for example in held.positives if example.edit == 2}
+    assert asked == {*map(scope.say, scope.heldout), *scope.texts_heldout}
+    assert asked & {*WRITTEN.asking}
+    (other,) = scope.others_heldout
+    assert [example.edit for example in held.same_subject if example.text == other] == [2]
+    trained = {normalise(example.text) for number in range(12) for example in augmenter.examples(number)}
+    assert not {normalise(text) for text in (*asked, other)} & trained
+
+
+def test_edits_without_written_wordings_do_not_change_their_own() -> None:
+    written, plain = make_written(), make()
+    assert [scope for scope in written.scopes if scope.record.id != "c"] == [
+        scope for scope in plain.scopes if scope.record.id != "c"
+    ]
+
+
+def test_counter_examples_that_ask_for_an_edit_are_left_out() -> None:
+    wrong = Wordings(id="a", others=("Lumora is governed from the city of",))  # a rephrase of the edit
+    augmenter = Augmenter(RECORDS, None, EditingConfig(template="none"), [wrong])
+    drawn = [example for number in range(6) for example in augmenter.examples(number)]
+    assert not [example for example in drawn if example.text == wrong.others[0]]
