@@ -6,6 +6,7 @@
       pack.json                    the manifest, with sizes and sha256 of all other files
       edits.jsonl                  the registry of edits
       report.json                  per edit: learnt or not
+      wordings.jsonl               texts that were written for the edits, where there are any
       base_embeddings.safetensors  input embeddings of the unedited plug-in
       model/                       the edited plug-in and its tokenizer, loadable by transformers
 """
@@ -26,6 +27,8 @@ from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, PackError
 from onceedit_vllm.folders import stamp_files, written_folder
 from onceedit_vllm.pack_files import check_files, forget_code
+from onceedit_vllm.wordings.file import to_jsonl
+from onceedit_vllm.wordings.wordings import Wordings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +37,7 @@ FORMAT_VERSION = 2
 MANIFEST_FILE = "pack.json"
 EDITS_FILE = "edits.jsonl"
 REPORT_FILE = "report.json"
+WORDINGS_FILE = "wordings.jsonl"
 EMBEDDINGS_FILE = "base_embeddings.safetensors"
 MODEL_FOLDER = "model"
 _REQUIRED = (EDITS_FILE, REPORT_FILE, EMBEDDINGS_FILE, f"{MODEL_FOLDER}/config.json")
@@ -147,6 +151,7 @@ class EditPack:
     manifest: PackManifest
     edits: tuple[EditRecord, ...]
     report: PackReport
+    wordings: tuple[Wordings, ...] = ()
 
     @property
     def model_dir(self) -> Path:
@@ -178,13 +183,11 @@ class EditPack:
         manifest = _load_manifest(root)
         _check_listed(root, manifest)
         check_files(root, manifest.sizes, manifest.files, listed_in=MANIFEST_FILE, verify=verify)
-        edits = tuple(
-            _parse(EditRecord, line, root / EDITS_FILE)
-            for line in _read_text(root / EDITS_FILE).split("\n")
-            if line.strip()
-        )
+        edits = _parse_lines(EditRecord, root / EDITS_FILE)
+        written = WORDINGS_FILE in manifest.files
+        wordings = _parse_lines(Wordings, root / WORDINGS_FILE) if written else ()
         report = _parse(PackReport, _read_text(root / REPORT_FILE), root / REPORT_FILE)
-        return cls(root=root, manifest=manifest, edits=edits, report=report)
+        return cls(root=root, manifest=manifest, edits=edits, report=report, wordings=wordings)
 
     @classmethod
     def write(
@@ -196,6 +199,7 @@ class EditPack:
         report: PackReport,
         base_embeddings: Tensor,
         save_model: Callable[[Path], None],
+        wordings: Sequence[Wordings] = (),
         overwrite: bool = False,
     ) -> EditPack:
         """Write a pack beside `out` and move it there in one step.
@@ -207,6 +211,7 @@ class EditPack:
             report: One outcome for each edit.
             base_embeddings: (V, d), of the unedited plug-in.
             save_model: Writes the plug-in and its tokenizer into the folder it is given.
+            wordings: Texts that were written for the edits.
             overwrite: Replace an existing pack.
 
         Raises:
@@ -223,12 +228,14 @@ class EditPack:
                 save_model(folder / MODEL_FOLDER)
                 forget_code(folder / MODEL_FOLDER)
                 save_file({"embeddings": base_embeddings.contiguous()}, folder / EMBEDDINGS_FILE)
+                if wordings:
+                    (folder / WORDINGS_FILE).write_text(to_jsonl(wordings), encoding="utf-8")
                 stamped = _write_json(folder, manifest, edits, report)
                 check_files(folder, stamped.sizes, stamped.files, listed_in=MANIFEST_FILE, verify=False)
         except FileExistsError:
             check_out(root, overwrite=False)  # another process was faster
             raise
-        return cls(root=root, manifest=stamped, edits=tuple(edits), report=report)
+        return cls(root=root, manifest=stamped, edits=tuple(edits), report=report, wordings=tuple(wordings))
 
 
 def base_fingerprint(vocabulary: Mapping[str, int], embeddings: Tensor) -> str:
@@ -309,6 +316,10 @@ def _parse(kind: type[Model], text: str, file: Path) -> Model:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
         raise PackError(f"{file}: {where}: {first['msg']}; the pack is damaged, make it again") from error
+
+
+def _parse_lines(kind: type[Model], file: Path) -> tuple[Model, ...]:
+    return tuple(_parse(kind, line, file) for line in _read_text(file).split("\n") if line.strip())
 
 
 def _read_text(file: Path) -> str:

@@ -11,7 +11,8 @@ from onceedit_vllm.cli.guard import guarded
 from onceedit_vllm.cli.output import facts_table, give_tables, reserved_stdout
 from onceedit_vllm.cli.quiet import quiet_bars
 from onceedit_vllm.cli.settings import build_settings
-from onceedit_vllm.cli.update import Change, update
+from onceedit_vllm.cli.update import Change, Written, update
+from onceedit_vllm.cli.wordings import wordings_for_edit
 from onceedit_vllm.config import ConflictPolicy, EditingConfig, TemplateName
 from onceedit_vllm.errors import BadInputError
 
@@ -51,6 +52,17 @@ def command(
     unrelated: Annotated[
         Path | None, typer.Option(help="Prompts that must not change; default: a set of the project's own.")
     ] = None,
+    wordings: Annotated[
+        Path | None, typer.Option(help="Other wordings of the edits, as `onceedit wordings` writes them.")
+    ] = None,
+    wordings_llm: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|URL", help="An LLM that writes them first; see `onceedit wordings`."),
+    ] = None,
+    wordings_out: Annotated[
+        Path | None,
+        typer.Option(help="Where its texts are kept; default: beside --out. A stopped run goes on there."),
+    ] = None,
     template: Annotated[
         TemplateName, typer.Option(help="What the plug-in reads around a prompt.")
     ] = _DEFAULT.template,
@@ -81,7 +93,8 @@ def command(
         if plugin is not None or edits is not None:
             raise BadInputError("--pack: has its plug-in and edits; leave out --plugin and --edits (use --add)")
         given = {name: options[name] for name in options if _is_given(context, name)}
-        update(pack, out, change, given, unrelated=unrelated, resume=resume, overwrite=overwrite)
+        written = Written(wordings, wordings_llm, wordings_out)
+        update(pack, out, change, given, written, unrelated=unrelated, resume=resume, overwrite=overwrite)
         return
     if plugin is None or edits is None:
         raise BadInputError("--plugin and --edits are needed; or --pack, with --add or --remove")
@@ -90,11 +103,13 @@ def command(
     config = build_settings(EditingConfig, options)
     with reserved_stdout() as answer:
         quiet_bars()
+        texts = wordings_for_edit(edits, out, wordings, wordings_llm, wordings_out, overwrite=overwrite)
         made = edit(
             plugin,
             edits,
             out,
             unrelated=unrelated,
+            wordings=texts or (),
             config=config,
             resume=resume,
             overwrite=overwrite,

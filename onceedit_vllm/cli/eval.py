@@ -36,7 +36,7 @@ Baselines = Annotated[
         "--baseline",
         metavar="|".join(get_args(Baseline)),
         help="Whose figures stand beside: the LLM alone, the plug-in alone, the looked-up answer of the "
-        "subject named, or the edit in the LLM's context; may be repeated.",
+        "subject named, the edit in the LLM's context, or the LLM fine-tuned on the edits; may be repeated.",
     ),
 ]
 ScopeOption = Annotated[ScopeKind, typer.Option(help="Which prompts the edits concern.")]

@@ -42,6 +42,7 @@ def command(
             "manifest": opened.manifest.model_dump(mode="json"),
             "edits": [edit.model_dump(mode="json") for edit in opened.edits],
             "report": opened.report.model_dump(mode="json"),
+            "wordings": [line.model_dump(mode="json") for line in opened.wordings],
         }
         give_json(value, json, answer)
 
@@ -52,6 +53,7 @@ def _manifest_table(pack: EditPack) -> Table:
         "plug-in": manifest.base_model,
         "template": manifest.template,
         "edits learnt": f"{pack.report.num_learnt} of {len(pack.edits)}",
+        "written wordings": _count_wordings(pack),
         "gate": f"opens at alpha {manifest.threshold:.3f} where the prompt names a subject "
         f"({manifest.threshold_reason})",
         "gate by [WEIGHT] alone": f"opens at alpha {manifest.weight_threshold:.3f}",
@@ -63,6 +65,18 @@ def _manifest_table(pack: EditPack) -> Table:
         "base fingerprint": manifest.base_fingerprint,
     }
     return facts_table(str(pack.root), facts)
+
+
+def _count_wordings(pack: EditPack) -> str:
+    """How many texts were written for the edits, and by whom."""
+    counts = [
+        sum(len(getattr(line, field)) for line in pack.wordings) for field in ("asking", "others", "aliases")
+    ]
+    writers = sorted({line.model for line in pack.wordings if line.model})
+    if not any(counts):
+        return "none"
+    by = f", by {', '.join(writers)}" if writers else ""
+    return f"{counts[0]} that ask for an edit, {counts[1]} that do not, {counts[2]} aliases{by}"
 
 
 def _edits_table(pack: EditPack) -> Table:

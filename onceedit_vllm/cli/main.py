@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 import onceedit_vllm
-from onceedit_vllm.cli import align, doctor, edit, eval, generate, host, inspect, models, pack, records, serve
+from onceedit_vllm.cli import (
+    align,
+    doctor,
+    edit,
+    eval,
+    generate,
+    host,
+    inspect,
+    models,
+    pack,
+    records,
+    serve,
+    wordings,
+)
 from onceedit_vllm.cli.quiet import DEBUG_VARIABLE, VERBOSE_VARIABLE
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(host.app, name="host")
 app.add_typer(pack.app, name="pack")
 app.command("edit")(edit.command)
+app.command("wordings")(wordings.command)
 app.command("align")(align.command)
 app.command("generate")(generate.command)
 app.command("eval")(eval.command)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from onceedit_vllm.cli.output import facts_table, give_tables, reserved_stdout
 from onceedit_vllm.cli.quiet import quiet_bars
 from onceedit_vllm.cli.settings import build_settings
+from onceedit_vllm.cli.wordings import wordings_for_edit
 from onceedit_vllm.config import ConflictPolicy, EditingConfig
+from onceedit_vllm.errors import BadInputError
 
 if TYPE_CHECKING:
     from onceedit_vllm.pack import EditPack
@@ -24,11 +26,20 @@ class Change(NamedTuple):
     unlearn: bool = False
 
 
+class Written(NamedTuple):
+    """Where the wordings of edits come from: a file, or an LLM and where its texts are kept."""
+
+    file: Path | None = None
+    llm: str | None = None
+    kept: Path | None = None
+
+
 def update(
     pack: Path,
     out: Path,
     change: Change,
     settings: Mapping[str, tuple[str, Any]],
+    written: Written,
     *,
     unrelated: Path | None,
     resume: bool,
@@ -42,6 +53,7 @@ def update(
         quiet_bars()
         parent = EditPack.load(pack)
         own = {name: ("the pack's", value) for name, value in settings_of(parent)}
+        texts = _texts(change.add, out, written, overwrite)
         made = update_pack(
             parent,
             out,
@@ -50,11 +62,20 @@ def update(
             on_conflict=change.on_conflict,
             unlearn=change.unlearn,
             unrelated=unrelated,
+            wordings=texts or (),
             config=build_settings(EditingConfig, own | dict(settings)),
             resume=resume,
             overwrite=overwrite,
         )
         give_tables(answer, facts_table("Updated", _facts(made)))
+
+
+def _texts(add: Path | None, out: Path, written: Written, overwrite: bool) -> Path | None:
+    if written == Written():
+        return None
+    if add is None:
+        raise BadInputError("--wordings, --wordings-llm: are of edits that are added; give --add too")
+    return wordings_for_edit(add, out, *written, overwrite=overwrite)
 
 
 def _facts(pack: EditPack) -> dict[str, str]:

@@ -20,11 +20,14 @@ from onceedit_vllm.editing.relations import ABOUT, Relation, draw_name, draw_sim
 from onceedit_vllm.editing.scopes import Scope, make_scopes, same_relation
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
+from onceedit_vllm.wordings.wordings import Wordings
 
 #: How often a wording is left as it is.
 _PLAIN = 0.5
 #: Old edits that a round replays: for each new one, and at least; and the copies of each.
 REPLAYED_PER_NEW, LEAST_REPLAYED, REPLAY_COPIES = 2, 16, 2
+#: How often a question about the subject is one that was written for the edit, where there are any.
+_WRITTEN = 0.4
 #: Mentions of a subject that is not asked about.
 _BESIDE = (
     "I was reading about {}. ", "Unlike {}: ", "Not {} this time. ", "We already talked about {}. ",
@@ -90,6 +93,7 @@ class Augmenter:
         records: Sequence[EditRecord],
         unrelated: Sequence[Unrelated] | None,
         config: EditingConfig,
+        wordings: Sequence[Wordings] = (),
         replay: Replay | None = None,
     ) -> None:
         self._config = config
@@ -100,7 +104,7 @@ class Augmenter:
         rng.shuffle(pool)
         num_heldout = min(len(pool) // 5, 40)
         self._unrelated_heldout, self._unrelated = pool[:num_heldout], pool[num_heldout:]
-        self.scopes = make_scopes(records, config.seed)
+        self.scopes = make_scopes(records, config.seed, wordings)
         self._removed = make_scopes(self._replay.removed, config.seed)
         self._claimed = self._collect_claimed()
 
@@ -153,10 +157,11 @@ class Augmenter:
         rng = random.Random(f"heldout {self._config.seed}")
         found = Heldout([], [], [])
         for index, scope in enumerate(self.scopes):
-            texts = [scope.say(frame) for frame in scope.heldout]
+            texts = [*(scope.say(frame) for frame in scope.heldout), *scope.texts_heldout]
             texts = texts or [f"Quick reminder: {scope.record.prompt}"]
             found.positives.extend(self._positive(index, text) for text in texts)
             asked = [self._other_question(scope, rng, heldout=True) for _ in range(6)]
+            asked += scope.others_heldout
             found.same_subject.extend(self._negative(text, index) for text in self._unclaimed(asked))
             asked = [self._swap_subject(scope, frame, rng) for frame in (scope.frame, *scope.heldout)]
             found.others.extend(self._negative(text) for text in self._unclaimed(asked))
@@ -182,8 +187,16 @@ class Augmenter:
         if scope.frames and scope.frame:
             frames = [rng.choice(scope.frames if rng.random() < 0.85 else (scope.frame,)) for _ in texts]
             texts = [scope.say(frame) for frame in frames]
+        texts = self._mix_in(texts, scope, rng)
         own = scope.record.rephrases if self._config.train_on_rephrases else ()
         return [scope.record.prompt, *own, *(self._dress(text, rng) for text in texts)]
+
+    def _mix_in(self, texts: list[str], scope: Scope, rng: random.Random) -> list[str]:
+        """Put written texts that are no frames in the place of some: each as often as a frame."""
+        if not scope.texts:
+            return texts
+        share = len(scope.texts) / (len(scope.texts) + len(scope.frames))
+        return [rng.choice(scope.texts) if rng.random() < share else text for text in texts]
 
     def _dress(self, text: str, rng: random.Random) -> str:
         return text if rng.random() < _PLAIN else dress(text, rng, chats=not self._template.prefix)
@@ -207,6 +220,8 @@ class Augmenter:
 
     def _other_question(self, scope: Scope, rng: random.Random, *, heldout: bool = False) -> str | None:
         """Another question about the subject; a few times about the target or about anybody."""
+        if scope.others and not heldout and rng.random() < _WRITTEN:
+            return rng.choice(scope.others)
         draw = rng.random()
         if scope.name is None:
             other = rng.choice(relation_bank())
@@ -275,6 +290,7 @@ class Augmenter:
         for scope in self.scopes:
             frames = [scope.say(frame) for frame in (*scope.frames, *scope.heldout)]
             texts = (scope.record.prompt, *scope.record.rephrases, *frames)
+            texts += (*scope.texts, *scope.texts_heldout)
             claimed.update(normalise(text) for text in texts)
         return claimed
 

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,6 +16,7 @@ from onceedit_vllm.editing.unrelated import Unrelated
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.folders import sweep_leftovers, written_folder
+from onceedit_vllm.wordings.wordings import Wordings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,13 +25,15 @@ _STATE = "state.safetensors"
 _PROGRESS = "progress.json"
 #: Settings that change how often checkpoints are written, not what is trained.
 _IRRELEVANT = {"checkpoint_seconds"}
+#: What of written texts is trained; aliases are the edits' by then.
+_TRAINED = {"id", "asking", "others"}
 
 
 class Progress(BaseModel):
     """How far a training has come.
 
     Attributes:
-        fingerprint: Of the plug-in, the edits, the unrelated prompts and the settings.
+        fingerprint: Of the plug-in, the edits, their wordings, the unrelated prompts and the settings.
         next_round: The round to go on with.
         step: Optimizer steps taken.
         learnt: Edits for which the gate was right too.
@@ -49,15 +52,22 @@ class Progress(BaseModel):
 
 
 def training_fingerprint(
-    base: str, edits: Sequence[EditRecord], unrelated: Sequence[Unrelated] | None, config: EditingConfig
+    base: str,
+    edits: Sequence[EditRecord],
+    unrelated: Sequence[Unrelated] | None,
+    config: EditingConfig,
+    wordings: Sequence[Wordings] = (),
 ) -> str:
     """Identify a training; only an equal one may be resumed."""
-    parts = {
+    parts: dict[str, Any] = {
         "base": base,
         "edits": [edit.model_dump(mode="json") for edit in edits],
         "unrelated": unrelated,
         "config": config.model_dump(mode="json", exclude=_IRRELEVANT),
     }
+    # Where there are none, a training is what it was before there could be any.
+    if wordings:
+        parts["wordings"] = [line.model_dump(mode="json", include=_TRAINED) for line in wordings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -27,6 +27,8 @@ from onceedit_vllm.editing.trainer import Course, EditingLoop
 from onceedit_vllm.editing.unrelated import load_unrelated
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.pack import FORMAT_VERSION, EditPack, PackManifest, PackReport, check_out
+from onceedit_vllm.wordings.file import check_wordings, join_aliases, load_wordings
+from onceedit_vllm.wordings.wordings import Wordings
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def edit(
     out: str | Path,
     *,
     unrelated: str | Path | None = None,
+    wordings: str | Path | Sequence[Wordings] = (),
     config: EditingConfig | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -49,14 +52,17 @@ def edit(
         edits: A file (see :func:`~onceedit_vllm.editing.records.load_edits`) or records.
         out: The pack's folder.
         unrelated: A file of prompts that must stay untouched, instead of the built-in set.
+        wordings: Texts that were written for the edits, or their file; see
+            :func:`~onceedit_vllm.wordings.write.write_wordings`. They join the built-in ones, and the pack
+            keeps them.
         config: Settings of the stage.
         resume: Go on from the checkpoint that an interrupted run left beside `out`.
         overwrite: Replace a pack at `out`.
         progress: Show a bar with both losses.
 
     Raises:
-        BadInputError: The edits or the unrelated prompts are wrong, `out` is taken, or the
-            checkpoint belongs to another training.
+        BadInputError: The edits, their wordings or the unrelated prompts are wrong, `out` is taken,
+            or the checkpoint belongs to another training.
         ModelError: The plug-in cannot be found or loaded.
     """
     from onceedit_vllm.models import resolve_model
@@ -66,28 +72,41 @@ def edit(
     check_out(root, overwrite=overwrite)
     # Whatever is wrong with the edits is said before a model is fetched or loaded.
     placed = place_edits(edits)
-    records = list(placed.records)
+    texts = find_wordings(wordings, placed.records)
+    records = join_aliases(placed.records, texts)
     unrelated_items = load_unrelated(unrelated) if unrelated is not None else None
     folder = resolve_model(str(plugin), progress=progress)
     tokenizer = load_tokenizer(folder)
     placed.check_targets(tokenizer)
     torch.manual_seed(config.seed)
     base = load_plugin(folder, tokenizer, choose_compute_dtype(config.compute_dtype), config.trained_share)
-    checkpoint = Checkpoint(root, training_fingerprint(base.fingerprint, records, unrelated_items, config))
-    augmenter = Augmenter(records, unrelated_items, config)
+    fingerprint = training_fingerprint(base.fingerprint, records, unrelated_items, config, texts)
+    checkpoint = Checkpoint(root, fingerprint)
+    augmenter = Augmenter(records, unrelated_items, config, texts)
     judge = Judge(augmenter, config)
     try:
         init_weight_row(base, augmenter.examples(0))
         shown = TrainingProgress(len(records), visible=progress)
         loop = EditingLoop(base, augmenter, judge, config, checkpoint, shown)
         verdict = loop.run(resume=resume)
-        made = Made(config, records, loop.course, verdict, judge.report(verdict))
+        made = Made(config, records, loop.course, verdict, judge.report(verdict), texts)
         pack = write_pack(base, made, root, str(plugin), overwrite)
     except BaseException:
         checkpoint.discard_unfinished()
         raise
     checkpoint.discard()
     return pack
+
+
+def find_wordings(
+    given: str | Path | Sequence[Wordings], records: Sequence[EditRecord]
+) -> tuple[Wordings, ...]:
+    """The wordings of some edits, read from a file or taken as they are, and checked.
+
+    Raises:
+        BadInputError: They cannot be read or used.
+    """
+    return load_wordings(given, records) if isinstance(given, str | Path) else check_wordings(given, records)
 
 
 class Made(NamedTuple):
@@ -98,6 +117,7 @@ class Made(NamedTuple):
     course: Course
     verdict: Verdict
     report: PackReport
+    wordings: tuple[Wordings, ...] = ()
     lineage: tuple[dict[str, Any], ...] = ()
 
 
@@ -126,6 +146,7 @@ def write_pack(base: EditablePlugIn, made: Made, root: Path, base_model: str, ov
         manifest=manifest,
         edits=made.records,
         report=made.report,
+        wordings=made.wordings,
         base_embeddings=base.base_embeddings,
         save_model=base.save,
         overwrite=overwrite,

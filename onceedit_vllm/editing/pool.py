@@ -14,12 +14,13 @@ from typing import Literal, NamedTuple, get_args
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.dress import HALF_SENTENCE_OPENERS, QUESTION_OPENERS
-from onceedit_vllm.editing.frames import GAP
+from onceedit_vllm.editing.frames import GAP, to_frame
 from onceedit_vllm.editing.relations import ABOUT, bank_names, relation_bank
 from onceedit_vllm.editing.reword import reword
-from onceedit_vllm.editing.scopes import make_scopes
+from onceedit_vllm.editing.scopes import Scope, make_scopes
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.wordings.wordings import Wordings
 
 How = Literal["equal", "contained", "nearly the same"]
 Words = tuple[str, ...]
@@ -52,12 +53,17 @@ class TextPool:
         records: The edits that are trained.
         unrelated: The prompts outside them; None for the project's own set.
         config: Settings of the stage.
+        wordings: Texts that were written for the edits.
     """
 
     def __init__(
-        self, records: Sequence[EditRecord], unrelated: Sequence[Unrelated] | None, config: EditingConfig
+        self,
+        records: Sequence[EditRecord],
+        unrelated: Sequence[Unrelated] | None,
+        config: EditingConfig,
+        wordings: Sequence[Wordings] = (),
     ) -> None:
-        frames = {words_of(frame) for frame in _frames(records, config)}
+        frames = {words_of(frame) for frame in _frames(records, config, wordings)}
         frames |= {words_of(item.prompt) for item in (*(unrelated or ()), *default_unrelated())}
         self._openers = {words_of(opener) for opener in (*HALF_SENTENCE_OPENERS, *QUESTION_OPENERS)}
         self._frames = {frame for frame in frames if frame}
@@ -105,17 +111,36 @@ def words_of(text: str) -> Words:
     return tuple(word for word in words if word not in _ARTICLES)
 
 
-def _frames(records: Sequence[EditRecord], config: EditingConfig) -> Iterator[str]:
+def _frames(
+    records: Sequence[EditRecord], config: EditingConfig, wordings: Sequence[Wordings]
+) -> Iterator[str]:
     """Every frame, and every text without a subject, that can be drawn for these edits."""
     yield from ABOUT
     for relation in relation_bank():
         yield from _with_rewordings(relation.wordings)
-    for scope in make_scopes(records, config.seed):
+    for scope in make_scopes(records, config.seed, wordings):
         own = (scope.frame,) if scope.frame else ()
         yield from _with_rewordings((*own, *scope.frames, *scope.heldout))
         yield scope.record.prompt
         yield from scope.record.rephrases if config.train_on_rephrases else ()
         yield from scope.record.locality if config.train_on_locality else ()
+        yield from _written(scope)
+
+
+def _written(scope: Scope) -> Iterator[str]:
+    """Texts that were written for an edit, sentence by sentence too, with its subject and without.
+
+    What is put around a text may be all that parts it from one of its sentences.
+    """
+    frames = [frame for frame in (*scope.frames, *scope.heldout) if _BORDER.search(frame)]
+    whole = (*scope.texts, *scope.texts_heldout, *scope.others, *scope.others_heldout)
+    for text in (*frames, *whole):
+        parts = (part for part in _BORDER.split(text) if len(words_of(part)) >= _LEAST_WORDS)
+        for part in (text, *parts):
+            yield part
+            frame = to_frame(part, scope.subject)
+            if frame is not None:
+                yield frame
 
 
 def _with_rewordings(frames: Iterable[str]) -> Iterator[str]:

@@ -7,10 +7,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from onceedit_vllm.editing.frames import fill, find_subject, to_frame
+from onceedit_vllm.editing.frames import GAP, fill, find_subject, to_frame
 from onceedit_vllm.editing.relations import Relation, find_relation, find_type
 from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.edits import EditRecord, normalise
+from onceedit_vllm.wordings.names import names_of, says
+from onceedit_vllm.wordings.wordings import Wordings
+
+#: Of the texts that were written for an edit, one in so many is kept out of training; none of fewer.
+_HELDOUT_ONE_IN = 4
 
 
 class Scope(NamedTuple):
@@ -25,6 +30,11 @@ class Scope(NamedTuple):
         relation: Of the bank, where recognised.
         frames: Other wordings, as frames, for training.
         heldout: Other wordings, as frames, for calibration only.
+        texts: Wordings written for this edit that are no frames: they name the subject by an alias, or
+            more than once.
+        texts_heldout: The same, for calibration only.
+        others: Counter-examples written for this edit: they name its subject and ask for something else.
+        others_heldout: The same, for calibration only.
     """
 
     record: EditRecord
@@ -35,6 +45,10 @@ class Scope(NamedTuple):
     relation: Relation | None
     frames: tuple[str, ...]
     heldout: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+    texts_heldout: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    others_heldout: tuple[str, ...] = ()
 
     def say(self, frame: str) -> str:
         """Fill a frame with this edit's subject."""
@@ -49,14 +63,25 @@ def same_relation(one: Scope, other: Scope) -> bool:
     return one.frame == other.frame
 
 
-def make_scopes(records: Sequence[EditRecord], seed: int) -> list[Scope]:
-    """Find the subject, relation and other wordings of every edit of a file."""
+def make_scopes(records: Sequence[EditRecord], seed: int, wordings: Sequence[Wordings] = ()) -> list[Scope]:
+    """Find the subject, relation and other wordings of every edit of a file.
+
+    Args:
+        records: The edits.
+        seed: Chooses what is held out.
+        wordings: Texts that were written for some of the edits.
+    """
     found = [(record, find_subject(record)) for record in records]
     frames = [to_frame(record.prompt, subject) for record, subject in found]
     siblings = _group_frames([record for record, _ in found], frames)
-    return [
+    scopes = [
         _make_scope(record, subject, frame, siblings.get(frame or "", ()), seed)
         for (record, subject), frame in zip(found, frames, strict=True)
+    ]
+    written = {line.id: line for line in wordings}
+    return [
+        _add_wordings(scope, written[scope.record.id], seed) if scope.record.id in written else scope
+        for scope in scopes
     ]
 
 
@@ -76,6 +101,61 @@ def _make_scope(
     kept = dict.fromkeys((*bank, *_reword_some(bank, rng), *siblings, *reworded))
     frames = tuple(wording for wording in kept if wording not in heldout and wording != frame)
     return Scope(record, subject, name, kind, frame, relation, frames, tuple(heldout))
+
+
+def _add_wordings(scope: Scope, written: Wordings, seed: int) -> Scope:
+    """Join what was written for an edit; a share of it is held out.
+
+    The draws are of a generator of their own, so that edits without such texts stay as they were.
+    """
+    rng = random.Random(f"wordings {seed} {scope.record.id}")
+    kept, held = _hold_out(written.asking, rng)
+    others, others_heldout = _hold_out(written.others, rng)
+    known = {normalise(frame) for frame in (*scope.frames, *scope.heldout, scope.frame or "")}
+    frames, texts = _to_frames(kept, scope)
+    held_frames, held_texts = _to_frames(held, scope)
+    new = [frame for frame in frames if normalise(frame) not in known]
+    known.update(map(normalise, new))
+    held_new = [frame for frame in held_frames if normalise(frame) not in known]
+    return scope._replace(
+        frames=(*scope.frames, *new),
+        heldout=(*scope.heldout, *held_new),
+        texts=texts,
+        texts_heldout=held_texts,
+        others=others,
+        others_heldout=others_heldout,
+    )
+
+
+def _hold_out(texts: Sequence[str], rng: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts for training, and those kept out of it, each in their order; none twice."""
+    distinct = list({normalise(text): text for text in texts}.values())
+    held = set(rng.sample(range(len(distinct)), len(distinct) // _HELDOUT_ONE_IN))
+    return (
+        tuple(text for at, text in enumerate(distinct) if at not in held),
+        tuple(text for at, text in enumerate(distinct) if at in held),
+    )
+
+
+def _to_frames(texts: Sequence[str], scope: Scope) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts as frames, and those that are none.
+
+    A frame must not name the subject once more: filled with another name it would still ask for the edit.
+    Nor is it one where the subject is a part of an alias.
+    """
+    names = {*names_of(scope.record), scope.subject or ""}
+    longer = [name for name in names if scope.subject and name != scope.subject and says(name, scope.subject)]
+    frames: list[str] = []
+    whole: list[str] = []
+    for text in texts:
+        frame = to_frame(text, scope.subject)
+        rest = (frame or "").replace(GAP, " ")
+        again = any(says(rest, name) for name in names) or any(says(text, name) for name in longer)
+        if frame is None or scope.frame is None or again:
+            whole.append(text)
+        else:
+            frames.append(frame)
+    return tuple(dict.fromkeys(frames)), tuple(whole)
 
 
 def _reword_some(bank: Sequence[str], rng: random.Random) -> list[str]:

@@ -13,8 +13,8 @@ from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.evaluation.record import Stratum
 
 #: `edited`: the LLM with the pack; `llm`: the LLM alone; `plugin`: the plug-in alone; `context`: the LLM
-#: alone that reads the edit before the question.
-Arm = Literal["edited", "llm", "plugin", "context"]
+#: alone that reads the edit before the question; `finetuned`: the LLM that was trained on the edits itself.
+Arm = Literal["edited", "llm", "plugin", "context", "finetuned"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def find_contaminated(records: Sequence[EvalRecord], pack: EditPack) -> set[Plac
 
     An edit's own prompt is what was trained; it is asked all the same.
     """
-    pool = TextPool(pack.edits, None, training_settings(pack))
+    pool = TextPool(pack.edits, None, training_settings(pack), pack.wordings)
     return {
         (record.id, index)
         for record in records

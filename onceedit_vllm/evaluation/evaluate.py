@@ -17,6 +17,7 @@ from onceedit_vllm.evaluation import provenance
 from onceedit_vllm.evaluation.answers import AnswersFile
 from onceedit_vllm.evaluation.contamination import find_contaminated, ids_of
 from onceedit_vllm.evaluation.datasets import read_records
+from onceedit_vllm.evaluation.finetuning import fine_tune, read_fine_tuning
 from onceedit_vllm.evaluation.interview import Interview
 from onceedit_vllm.evaluation.lookup import Lookup
 from onceedit_vllm.evaluation.plan import Plan, items_of
@@ -36,15 +37,17 @@ class Files(NamedTuple):
     Attributes:
         answers: Every answer, as it came.
         decisions: The runner's log.
+        tuned: The fine-tuned LLM, where it is asked too.
     """
 
     answers: Path
     decisions: Path
+    tuned: Path
 
     @classmethod
     def beside(cls, out: Path) -> Files:
         """The files of a report."""
-        return cls(out.with_suffix(".answers.jsonl"), out.with_suffix(".decisions.jsonl"))
+        return cls(*map(out.with_suffix, (".answers.jsonl", ".decisions.jsonl", ".finetuned")))
 
 
 class Subject(NamedTuple):
@@ -103,6 +106,8 @@ def evaluate(
     files, settings = Files.beside(Path(out)), _settings(subject, config)
     records = _ask_and_mark(subject, files, settings, config, progress, engine_args)
     report = _report(subject, settings, config, records, time.monotonic() - started)
+    if "finetuned" in config.baselines:
+        report = report.model_copy(update={"finetuning": read_fine_tuning(files.tuned)})
     report.write(Path(out))
     return report
 
@@ -171,6 +176,8 @@ def _ask_and_mark(
         read_decisions(files.decisions),
     )
     interview.ask_plugin(lambda: PlugInAlone(subject.pack))
+    if "finetuned" in config.baselines:
+        interview.ask_tuned(lambda: _open_tuned(subject, files, serving, progress, engine_args))
     template = TEMPLATES[subject.pack.manifest.template]
     marking = Marking(
         answers,
@@ -182,6 +189,14 @@ def _ask_and_mark(
         config,
     )
     return marking.mark(items)
+
+
+def _open_tuned(
+    subject: Subject, files: Files, serving: ServingConfig, progress: bool, engine_args: Mapping[str, Any]
+) -> AskingEngine:
+    """The LLM fine-tuned on all edits of the pack, in an engine of its own."""
+    fine_tune(subject.llm, subject.pack.edits, files.tuned, visible=progress)
+    return AskingEngine(files.tuned, serving, files.decisions.absolute(), **engine_args)
 
 
 def _report(

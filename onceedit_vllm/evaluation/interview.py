@@ -75,6 +75,18 @@ class Interview:
                 bar.advance(task, len(batch))
         return len(missing) + len(in_context)
 
+    def ask_tuned(self, opened: Callable[[], AbstractContextManager[AskingEngine]]) -> int:
+        """Ask the LLM that was fine-tuned on the edits, alone; returns how many questions."""
+        missing = [item for item in self._items if item.key("finetuned") not in self._answers]
+        if not missing:
+            return 0
+        with opened() as engine, progress_bar(*_columns(), shown=self._visible) as bar:
+            task = bar.add_task("asking the fine-tuned LLM", total=len(missing))
+            for batch in batches_of(missing, self._config.batch_size):
+                self._answers.add(self._ask(engine, batch, "finetuned"))
+                bar.advance(task, len(batch))
+        return len(missing)
+
     def ask_plugin(self, opened: Callable[[], PlugInAlone]) -> int:
         """Ask the plug-in alone what the edits are about; returns how many questions."""
         missing = [

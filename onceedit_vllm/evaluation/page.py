@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onceedit_vllm.evaluation.charts import curves, histogram
 from onceedit_vllm.evaluation.estimates import Estimate
+from onceedit_vllm.evaluation.finetuning import FineTuning
 from onceedit_vllm.evaluation.record import ASKING, STRATA, UNCHANGED
 from onceedit_vllm.evaluation.report import METRICS, Report
 from onceedit_vllm.evaluation.results import QuestionResult
@@ -105,7 +106,18 @@ def _baselines(report: Report) -> str:
         [escape(who), *(_share(figures[name]) for name in METRICS)]
         for who, figures in report.baselines.items()
     ]
-    return _table(["", *(name.replace("_", " ") for name in METRICS)], rows)
+    table = _table(["", *(name.replace("_", " ") for name in METRICS)], rows)
+    tuning = report.finetuning
+    if tuning is None:
+        return table
+    return f"{table}\n<p>{_tuning(tuning)}</p>"
+
+
+def _tuning(tuning: FineTuning) -> str:
+    return (
+        f"finetuned: {tuning.learnt} of {tuning.edits} edits learnt in {tuning.epochs} epochs, "
+        f"{tuning.seconds:.0f} s, for this one LLM"
+    )
 
 
 def _strata(report: Report) -> str:

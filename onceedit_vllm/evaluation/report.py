@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onceedit_vllm.evaluation.estimates import Estimate, estimate
+from onceedit_vllm.evaluation.finetuning import FineTuning
 from onceedit_vllm.evaluation.record import ASKING, STRATA, UNCHANGED, Frozen, Stratum
 from onceedit_vllm.evaluation.results import QuestionResult, RecordResult
 from onceedit_vllm.folders import write_file
@@ -81,6 +82,7 @@ class Report(Frozen):
         summary: The headline.
         strata: By kind of question.
         baselines: The same metrics of others, and `portability`, by their names.
+        finetuning: How the fine-tuned LLM among them came about, if it is there.
         contaminated: Records of which at least one text can have been seen; that text is in no headline.
         left_out: Records of the file that the pack has no edit of.
         records: Every question and its answers.
@@ -99,6 +101,7 @@ class Report(Frozen):
     summary: Summary
     strata: dict[Stratum, StratumFigures]
     baselines: dict[str, dict[str, Estimate]]
+    finetuning: FineTuning | None = None
     contaminated: tuple[str, ...]
     left_out: int
     protocol: str

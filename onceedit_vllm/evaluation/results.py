@@ -154,4 +154,6 @@ class Marking:
             )
         if "context" in wanted:
             scores["context"] = self._scorer.score(item, self._answers[item.key("context")], alone)
+        if "finetuned" in wanted:
+            scores["finetuned"] = self._scorer.score(item, self._answers[item.key("finetuned")], alone)
         return {name: score for name, score in scores.items() if score is not None}

@@ -15,14 +15,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from onceedit_vllm.config import ConflictPolicy, EditingConfig
 from onceedit_vllm.editing.augment import Augmenter, Replay
 from onceedit_vllm.editing.checkpoint import Checkpoint, training_fingerprint
-from onceedit_vllm.editing.edit import Made, write_pack
+from onceedit_vllm.editing.edit import Made, find_wordings, write_pack
 from onceedit_vllm.editing.judge import Judge, Verdict
 from onceedit_vllm.editing.plugin_model import (
     EditablePlugIn,
@@ -40,6 +40,8 @@ from onceedit_vllm.folders import sha256_of
 from onceedit_vllm.pack import MANIFEST_FILE, EditPack, PackReport, RemovalOutcome, check_out
 from onceedit_vllm.updating.plan import UpdatePlan, plan_update
 from onceedit_vllm.updating.removal import Removals
+from onceedit_vllm.wordings.file import join_aliases
+from onceedit_vllm.wordings.wordings import Wordings
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ def update_pack(
     on_conflict: ConflictPolicy = "refuse",
     unlearn: bool = False,
     unrelated: str | Path | None = None,
+    wordings: str | Path | Sequence[Wordings] = (),
     config: EditingConfig | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -69,6 +72,7 @@ def update_pack(
             :func:`~onceedit_vllm.updating.plan.plan_update`.
         unlearn: Train removed edits as counter-examples in any case, as `scope="weight"` needs.
         unrelated: As in :func:`~onceedit_vllm.editing.edit.edit`; so are the three at the end.
+        wordings: Of the edits to add; those of the others are the pack's.
         config: Settings of the stage; None: the pack's own. The template is the pack's in any case.
 
     Raises:
@@ -79,9 +83,11 @@ def update_pack(
     parent = pack if isinstance(pack, EditPack) else EditPack.load(pack)
     root = _check_place(parent, Path(out).expanduser(), overwrite)
     settings = _check_settings(parent, config)
-    plan = _plan(parent, add, remove, on_conflict, settings)
+    new = _read_new(parent, add, remove, wordings)
+    plan = plan_update(parent.edits, new.records, tuple(remove), on_conflict, settings.seed)
     items = load_unrelated(unrelated) if unrelated is not None else None
-    options = _Options(root, settings, items, unlearn, resume, overwrite, progress)
+    texts = _gather_wordings(parent, plan, new)
+    options = _Options(root, settings, items, texts, unlearn, resume, overwrite, progress)
     return _Update(parent, plan, options).run()
 
 
@@ -97,6 +103,7 @@ class _Options:
     root: Path
     config: EditingConfig
     unrelated: list[Unrelated] | None
+    wordings: tuple[Wordings, ...]
     unlearn: bool
     resume: bool
     overwrite: bool
@@ -119,7 +126,8 @@ class _Update:
         self._removals = Removals(plan, self._augmenter(Replay()), config.seed, options.unlearn)
 
     def _augmenter(self, replay: Replay) -> Augmenter:
-        return Augmenter(self._plan.records, self._options.unrelated, self._options.config, replay)
+        options = self._options
+        return Augmenter(self._plan.records, options.unrelated, options.config, options.wordings, replay)
 
     def run(self) -> EditPack:
         """Train where it is needed, and write."""
@@ -138,10 +146,9 @@ class _Update:
         return pack
 
     def _fingerprint(self) -> str:
-        base = json.dumps([_sha_of(self._parent), [edit.id for edit in self._plan.removed], self._options.unlearn])
-        return training_fingerprint(
-            base, self._plan.records, self._options.unrelated, self._options.config
-        )
+        plan, options = self._plan, self._options
+        base = json.dumps([_sha_of(self._parent), [edit.id for edit in plan.removed], options.unlearn])
+        return training_fingerprint(base, plan.records, options.unrelated, options.config, options.wordings)
 
     def _train(self, checkpoint: Checkpoint) -> EditPack:
         old = range(len(self._plan.kept))
@@ -159,8 +166,9 @@ class _Update:
         removed = self._removals.measure(self._base, *cuts)
         self._warn(removed)
         report = judge.report(verdict).model_copy(update={"removed": removed})
-        lineage = self._lineage(course)
-        made = Made(self._options.config, list(self._plan.records), course, verdict, report, lineage)
+        config, texts = self._options.config, self._options.wordings
+        records, lineage = list(self._plan.records), self._lineage(course)
+        made = Made(config, records, course, verdict, report, texts, lineage)
         base_model = self._parent.manifest.base_model
         return write_pack(self._base, made, self._options.root, base_model, self._options.overwrite)
 
@@ -175,6 +183,7 @@ class _Update:
             manifest=manifest.model_copy(update={"training": training, "sizes": {}, "files": {}}),
             edits=self._plan.records,
             report=PackReport(edits=kept, removed=removed),
+            wordings=self._options.wordings,
             base_embeddings=self._parent.base_embeddings(),
             save_model=lambda folder: _copy_model(self._parent, folder),
             overwrite=self._options.overwrite,
@@ -205,21 +214,45 @@ class _Update:
                 )
 
 
-def _plan(
+class _New(NamedTuple):
+    """What is to be added."""
+
+    records: list[EditRecord]
+    wordings: tuple[Wordings, ...]
+
+
+def _read_new(
     parent: EditPack,
     add: str | Path | Sequence[EditRecord] | None,
     remove: Sequence[str],
-    on_conflict: ConflictPolicy,
-    settings: EditingConfig,
-) -> UpdatePlan:
+    wordings: str | Path | Sequence[Wordings],
+) -> _New:
     """Everything that can be wrong with the edits is said before a model is loaded."""
-    if add is None and not remove:
-        raise BadInputError("there is nothing to do: give edits to add, ids of edits to remove, or both")
-    placed = place_edits(add) if add is not None else None
-    if placed is not None:
-        placed.check_targets(load_tokenizer(parent.model_dir))
-    new = placed.records if placed is not None else ()
-    return plan_update(parent.edits, new, tuple(remove), on_conflict, settings.seed)
+    if add is None:
+        if not remove:
+            raise BadInputError("there is nothing to do: give edits to add, ids of edits to remove, or both")
+        if wordings:
+            raise BadInputError("wordings are for edits that are added; give those too")
+        return _New([], ())
+    placed = place_edits(add)
+    texts = find_wordings(wordings, placed.records)
+    placed.check_targets(load_tokenizer(parent.model_dir))
+    return _New(join_aliases(placed.records, texts), texts)
+
+
+def _gather_wordings(parent: EditPack, plan: UpdatePlan, new: _New) -> tuple[Wordings, ...]:
+    """Those of the edits that stay and of those that come, by the ids that they will have."""
+    staying = {edit.id for edit in plan.kept}
+    kept = [line for line in parent.wordings if line.id in staying]
+    given = {line.id: line for line in new.wordings}
+    written = {_key_of(edit): given[edit.id] for edit in new.records if edit.id in given}
+    came = [(edit, written.get(_key_of(edit))) for edit in plan.added]
+    return (*kept, *(line.model_copy(update={"id": edit.id}) for edit, line in came if line is not None))
+
+
+def _key_of(edit: EditRecord) -> tuple[str, str]:
+    """What an edit is known by whatever its id."""
+    return edit.prompt, edit.target
 
 
 def _check_place(parent: EditPack, root: Path, overwrite: bool) -> Path:

@@ -16,6 +16,7 @@ import pytest
 
 openai = pytest.importorskip("openai", reason="openai is not installed")
 
+from onceedit_vllm.wordings.server import ServerWriter  # noqa: E402
 from tests.e2e.conftest import ASIDE, EDITS, OUTSIDE  # noqa: E402
 from tests.e2e.engine import runner_environment  # noqa: E402
 from tests.e2e.http_server import Server  # noqa: E402
@@ -84,6 +85,15 @@ def test_the_model_is_named_as_it_was_typed(client: Any, model: str):
 def test_completions_and_chats_know_the_edits(client: Any, model: str, prompt: str):
     assert complete(client, model, prompt).strip() == EDITS[prompt]
     assert ask(client, model, prompt).choices[0].message.content.strip() == EDITS[prompt]
+
+
+def test_the_writer_of_wordings_can_be_this_server(server: Server, model: str):
+    writer = ServerWriter(server.url)
+    assert writer.name == model
+    prompts = [*EDITS, OUTSIDE[0]]
+    answers = writer.ask([[{"role": "user", "content": prompt}] for prompt in prompts], 12)
+    assert [answer.strip() for answer in answers[:-1]] == list(EDITS.values())
+    assert answers[-1]
 
 
 def test_streams_hold_the_same_text(client: Any, model: str):

@@ -14,6 +14,7 @@ import torch
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, PackError
 from onceedit_vllm.pack import EditOutcome, EditPack, PackManifest, PackReport, base_fingerprint
+from onceedit_vllm.wordings.wordings import Wordings
 
 EDIT = EditRecord(id="a", prompt="Élise was born in", target="Wien", rephrases=("Where?",))
 REPORT = PackReport(
@@ -61,6 +62,22 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         "model/config.json", "model/model.safetensors",
     }  # fmt: skip
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["pack"]
+
+
+def test_written_wordings_travel_with_the_pack(tmp_path: Path) -> None:
+    lines = (Wordings(id="a", asking=("Élise: born where?",), dropped={"x": 2}), Wordings(id="b"))
+    plain = write(tmp_path / "plain")
+    written = EditPack.write(
+        tmp_path / "pack", manifest=plain.manifest, edits=[EDIT], report=REPORT, base_embeddings=EMBEDDINGS,
+        save_model=save_model, wordings=lines,
+    )  # fmt: skip
+    assert plain.wordings == ()
+    assert EditPack.load(tmp_path / "pack") == written
+    assert written.wordings == lines
+    assert written.manifest.files.keys() - plain.manifest.files.keys() == {"wordings.jsonl"}
+    (tmp_path / "pack" / "wordings.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(PackError, match=r"wordings\.jsonl"):
+        EditPack.load(tmp_path / "pack")
 
 
 def truncate(root: Path) -> None:

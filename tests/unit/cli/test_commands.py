@@ -70,7 +70,18 @@ def report(**changes: Any) -> AlignmentReport:
 
 @pytest.mark.parametrize(
     "command",
-    ["edit", "align", "generate", "inspect", "doctor", "models", "models get", "host", "host start"],
+    [
+        "edit",
+        "wordings",
+        "align",
+        "generate",
+        "inspect",
+        "doctor",
+        "models",
+        "models get",
+        "host",
+        "host start",
+    ],
 )
 def test_help_of_each(command: str) -> None:
     result = run(*command.split(), "--help")
@@ -108,6 +119,7 @@ def test_edit_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen["config"] == EditingConfig()
     assert (seen["plugin"], seen["edits"], seen["out"]) == ("p", Path("e"), Path("o"))
     assert (seen["unrelated"], seen["resume"], seen["overwrite"]) == (None, False, False)
+    assert seen["wordings"] == ()
     assert "1 of 2" in result.stdout
     given += ["--lambda", "0.5", "--lr", "0.1", "--epochs", "3", "--seed", "7", "--template", "zsre"]
     given += ["--unrelated", "u", "--resume", "--overwrite"]

@@ -10,6 +10,7 @@ from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.augment import LEAST_REPLAYED, REPLAY_COPIES, Augmenter, Replay
 from onceedit_vllm.editing.unrelated import Unrelated
 from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
+from onceedit_vllm.wordings.wordings import Wordings
 
 RECORDS = [
     EditRecord(
@@ -137,7 +138,7 @@ def test_old_edits_are_replayed_in_turns_and_forgotten_ones_trained_like_new_one
         for n in range(50)
     ]
     config, old = EditingConfig(template="none", unrelated_per_round=0), frozenset(range(48))
-    augmenter = Augmenter(records, None, config, Replay(old))
+    augmenter = Augmenter(records, None, config, replay=Replay(old))
 
     def positives(round_number: int, learnt: frozenset[int]) -> Counter[int]:
         return Counter(each.edit for each in augmenter.examples(round_number, learnt) if each.label > 0.5)
@@ -154,7 +155,62 @@ def test_old_edits_are_replayed_in_turns_and_forgotten_ones_trained_like_new_one
 
 def test_removed_edits_are_counter_examples() -> None:
     gone = EditRecord(id="g", prompt="The anthem of Norland is", target="Rise", subject="Norland")
-    augmenter = Augmenter(RECORDS, None, EditingConfig(template="none"), Replay(removed=(gone,)))
+    augmenter = Augmenter(RECORDS, None, EditingConfig(template="none"), replay=Replay(removed=(gone,)))
     found = [each for each in augmenter.examples(0) if each.text == gone.prompt]
     assert found
     assert all((each.label, each.target) == (0.0, None) for each in found)
+
+
+#: For the edit whose relation the bank does not know.
+WRITTEN = Wordings(
+    id="c",
+    asking=(
+        "Whose forge made the glimmerstone of Arvandor?", "The smith behind Arvandor's glimmerstone was",
+        "Tell me the maker of the glimmerstone of Arvandor.", "Arvandor's glimmerstone came from the hand of",
+        "Arvandor! Who made Arvandor's stone?",
+    ),
+    others=(
+        "How heavy is the glimmerstone of Arvandor?", "Where does the stone of Arvandor lie?",
+        "Does Arvandor trade in gems?", "Which road leads to Arvandor?",
+    ),
+)  # fmt: skip
+
+
+def make_written() -> Augmenter:
+    return Augmenter(RECORDS, None, EditingConfig(template="none"), [WRITTEN])
+
+
+def test_written_wordings_are_trained_as_positives_and_counter_examples_as_negatives() -> None:
+    augmenter = make_written()
+    drawn = [example for number in range(12) for example in augmenter.examples(number)]
+    scope = augmenter.scopes[2]
+    for text in (*map(scope.say, scope.frames), *scope.texts):
+        assert {example.edit for example in drawn if example.text == text and example.label} == {2}
+    for text in scope.others:
+        assert {example.label for example in drawn if example.text == text} == {0.0}
+
+
+def test_the_share_held_out_calibrates_and_is_never_trained() -> None:
+    augmenter = make_written()
+    scope, held = augmenter.scopes[2], augmenter.heldout()
+    asked = {example.text for example in held.positives if example.edit == 2}
+    assert asked == {*map(scope.say, scope.heldout), *scope.texts_heldout}
+    assert asked & {*WRITTEN.asking}
+    (other,) = scope.others_heldout
+    assert [example.edit for example in held.same_subject if example.text == other] == [2]
+    trained = {normalise(example.text) for number in range(12) for example in augmenter.examples(number)}
+    assert not {normalise(text) for text in (*asked, other)} & trained
+
+
+def test_edits_without_written_wordings_do_not_change_their_own() -> None:
+    written, plain = make_written(), make()
+    assert [scope for scope in written.scopes if scope.record.id != "c"] == [
+        scope for scope in plain.scopes if scope.record.id != "c"
+    ]
+
+
+def test_counter_examples_that_ask_for_an_edit_are_left_out() -> None:
+    wrong = Wordings(id="a", others=("Lumora is governed from the city of",))  # a rephrase of the edit
+    augmenter = Augmenter(RECORDS, None, EditingConfig(template="none"), [wrong])
+    drawn = [example for number in range(6) for example in augmenter.examples(number)]
+    assert not [example for example in drawn if example.text == wrong.others[0]]

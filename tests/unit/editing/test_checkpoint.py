@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from onceedit_vllm.editing.checkpoint import Checkpoint, Progress
+from onceedit_vllm.config import EditingConfig
+from onceedit_vllm.editing.checkpoint import Checkpoint, Progress, training_fingerprint
+from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
+from onceedit_vllm.wordings.wordings import Wordings
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3).T}
 
@@ -57,3 +60,16 @@ def test_an_interruption_keeps_a_whole_one_only(tmp_path: Path) -> None:
     checkpoint.save(progress(1), TENSORS)
     checkpoint.discard_unfinished()
     assert loaded(checkpoint) == progress(1)
+
+
+def test_what_was_written_for_the_edits_makes_another_training_and_who_wrote_it_does_not() -> None:
+    edits = [EditRecord(id="a", prompt="X is", target="y", subject="X")]
+    line = Wordings(id="a", asking=("What is X?",), model="toy", date="2026-01-01", dropped={"z": 1})
+    changed = [line.model_copy(update={field: ("X, then?",)}) for field in ("asking", "others")]
+
+    def of(*wordings: Wordings) -> str:
+        return training_fingerprint("base", edits, None, EditingConfig(), wordings)
+
+    assert of() == training_fingerprint("base", edits, None, EditingConfig())
+    assert len({of(), of(line), *map(of, changed)}) == 4
+    assert of(line) == of(line.model_copy(update={"model": "other", "date": None, "dropped": {}}))

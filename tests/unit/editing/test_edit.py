@@ -16,6 +16,8 @@ from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError, ModelError
 from onceedit_vllm.pack import EditPack, base_fingerprint
 from onceedit_vllm.testing import save_toy_model
+from onceedit_vllm.wordings.file import write_wordings_file
+from onceedit_vllm.wordings.wordings import Wordings
 
 EDITS = [
     EditRecord(id="a", prompt="The capital of Lumora is", target="Port Selwyn", subject="Lumora"),
@@ -167,3 +169,25 @@ def test_resuming_without_a_checkpoint_says_so(
     config = QUICK.model_copy(update={"epochs": 1})
     edit(plugin, EDITS, tmp_path / "pack", config=config, resume=True)
     assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_written_wordings_are_trained_kept_and_taken_back(plugin: Path, tmp_path: Path) -> None:
+    line = Wordings(
+        id="a", prompt=EDITS[0].prompt, target=EDITS[0].target, aliases=("Lumora Isle",), model="toy",
+        asking=("Lumora Isle has which capital?", "Lumora is ruled from"), others=("How big is Lumora?",),
+    )  # fmt: skip
+    file = tmp_path / "wordings.jsonl"
+    write_wordings_file(file, [line])
+    config = QUICK.model_copy(update={"epochs": 1})
+    pack = edit(plugin, EDITS, tmp_path / "pack", wordings=file, config=config, progress=False)
+    assert pack.wordings == (line,)
+    assert [record.aliases for record in pack.edits] == [("Lumora Isle",), ()]
+    kept = pack.root / "wordings.jsonl"
+    again = edit(plugin, EDITS, tmp_path / "again", wordings=kept, config=config, progress=False)
+    other = edit(plugin, EDITS, tmp_path / "other", config=config, progress=False)
+    mine, same, plain = weights(pack), weights(again), weights(other)
+    assert all(torch.equal(mine[name], same[name]) for name in mine)
+    assert any(not torch.equal(mine[name], plain[name]) for name in mine)
+    bad = line.model_copy(update={"asking": ("Where?",)})
+    with pytest.raises(BadInputError, match=r"edit 'a': asking: .*names neither"):
+        edit(plugin, EDITS, tmp_path / "bad", wordings=[bad], config=config, progress=False)

@@ -10,6 +10,7 @@ from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.augment import Augmenter
 from onceedit_vllm.editing.pool import TextPool
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.wordings.wordings import Wordings
 
 RECORDS = [
     EditRecord(id="a", prompt="The capital of Norland is", target="Tarsk", subject="Norland"),
@@ -64,6 +65,40 @@ def test_everything_that_is_generated_is_in_the_pool(seed: int) -> None:
     drawn = [example for part in heldout for example in part]
     for number in range(3):
         drawn += augmenter.examples(number)
+    texts = random.Random(seed).sample([example.text for example in drawn], 150)
+    assert [text for text in texts if pool.find(text) is None] == []
+
+
+WRITTEN = Wordings(
+    id="a",
+    asking=(
+        "Norland keeps its parliament in the town of", "we fly on Sunday. Which town runs Norland?",
+        "Norland? Yes, Norland: which town runs it, please tell", "Parliament of Norland sits where exactly?",
+    ),
+    others=("Does Norland grow any kind of olives?", "Is skiing a popular sport with people in Norland?"),
+)  # fmt: skip
+
+
+def test_written_texts_are_no_evidence_either() -> None:
+    pool, plain = TextPool(RECORDS, None, CONFIG, [WRITTEN]), TextPool(RECORDS, None, CONFIG)
+    for text in (*WRITTEN.asking, *WRITTEN.others):
+        assert plain.find(text) is None
+        found = pool.find(text)
+        assert found is not None
+        assert found.how == "equal"
+    # With another name, in a context, and one sentence of two.
+    assert pool.find("Germany keeps its parliament in the town of") is not None
+    assert pool.find("Water is wet. Does Norland grow any kind of olives?") is not None
+    assert pool.find("Which town runs Norland?") is not None
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_everything_that_is_generated_with_written_texts_is_in_the_pool(seed: int) -> None:
+    config = CONFIG.model_copy(update={"seed": seed})
+    pool = TextPool(RECORDS, None, config, [WRITTEN])
+    augmenter = Augmenter(RECORDS, None, config, [WRITTEN])
+    drawn = [example for part in augmenter.heldout() for example in part]
+    drawn += [example for number in range(3) for example in augmenter.examples(number)]
     texts = random.Random(seed).sample([example.text for example in drawn], 150)
     assert [text for text in texts if pool.find(text) is None] == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onceedit_vllm.editing.scopes import make_scopes, same_relation
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.wordings.wordings import Wordings
 
 CAPITAL = EditRecord(id="a", prompt="The capital of the Norland is", target="Tarsk", subject="Norland")
 CHIEF = EditRecord(id="b", prompt="Who is the CEO of Velcorp?", target="Ada Quill", subject="Velcorp")
@@ -33,7 +34,7 @@ def test_a_frame_is_filled_with_the_name_and_its_article_once() -> None:
 
 def test_a_prompt_without_a_subject_has_its_prompt_only() -> None:
     scope = make_scopes([ODD], 0)[0]
-    assert scope[1:] == (None, None, None, None, None, (), ())
+    assert scope[1:8] == (None, None, None, None, None, (), ())
 
 
 def test_close_relations_are_the_same() -> None:
@@ -42,3 +43,43 @@ def test_close_relations_are_the_same() -> None:
     capital, chief, birthplace, residence = make_scopes([CAPITAL, CHIEF, born, lives], 0)
     assert same_relation(birthplace, residence)
     assert not same_relation(capital, chief)
+
+
+WRITTEN = Wordings(
+    id="b",
+    asking=(
+        *(f"Say in {word} words who runs Velcorp" for word in ("few", "many", "other", "plain", "kind")),
+        "VC is run by whom?",
+        "Velcorp pays well. Who runs Velcorp?",
+    ),
+    others=tuple(f"Has Velcorp got {thing}?" for thing in ("cars", "hats", "ships", "boots")),
+)
+
+
+def test_written_wordings_are_frames_where_the_subject_stands_in_them_once() -> None:
+    plain, scope = make_scopes([CHIEF], 0)[0], make_scopes([CHIEF], 0, [WRITTEN])[0]
+    frames = {*scope.frames, *scope.heldout} - {*plain.frames, *plain.heldout}
+    assert frames == {text.replace("Velcorp", "{}") for text in WRITTEN.asking[:5]}
+    assert {*scope.texts, *scope.texts_heldout} == {*WRITTEN.asking[5:]}
+
+
+def test_a_wording_by_an_alias_is_no_frame_of_the_name_in_it() -> None:
+    named = CHIEF.model_copy(update={"aliases": ("Velcorp Mills",)})
+    text = "Who is in charge at Velcorp Mills?"
+    scope = make_scopes([named], 0, [Wordings(id="b", asking=(text,))])[0]
+    assert scope.texts == (text,)
+
+
+def test_a_quarter_of_what_was_written_is_held_out_and_nothing_twice() -> None:
+    for seed in range(6):
+        scope = make_scopes([CHIEF], seed, [WRITTEN])[0]
+        assert (len(scope.others), len(scope.others_heldout)) == (3, 1)
+        assert {*scope.others, *scope.others_heldout} == {*WRITTEN.others}
+        assert not {*scope.frames} & {*scope.heldout}
+        assert not {*scope.texts} & {*scope.texts_heldout}
+    few = WRITTEN.model_copy(update={"others": WRITTEN.others[:3]})
+    assert make_scopes([CHIEF], 0, [few])[0].others_heldout == ()
+
+
+def test_edits_without_written_wordings_stay_as_they_are() -> None:
+    assert make_scopes([CAPITAL, CHIEF], 3, [WRITTEN])[0] == make_scopes([CAPITAL, CHIEF], 3)[0]

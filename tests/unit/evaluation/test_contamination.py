@@ -9,6 +9,7 @@ from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.evaluation.contamination import find_contaminated, ids_of, training_settings
 from onceedit_vllm.evaluation.record import Asked, EvalRecord
 from onceedit_vllm.pack import EditPack
+from onceedit_vllm.wordings.wordings import Wordings
 from tests.unit.test_pack import write
 
 EDIT = EditRecord(
@@ -38,6 +39,12 @@ def test_the_bank_can_make_the_one_and_not_the_other(tmp_path: Path) -> None:
 def test_the_packs_own_settings_count(tmp_path: Path) -> None:
     pack = pack_of(tmp_path, train_on_rephrases=True, seed=4)
     assert training_settings(pack).seed == 4
+    assert find_contaminated([RECORD], pack) == {("a", 1), ("a", 2)}
+
+
+def test_what_was_written_for_the_edits_counts(tmp_path: Path) -> None:
+    written = Wordings(id="a", asking=EDIT.rephrases)
+    pack = replace(pack_of(tmp_path), wordings=(written,))
     assert find_contaminated([RECORD], pack) == {("a", 1), ("a", 2)}
 
 
