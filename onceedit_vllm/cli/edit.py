@@ -37,7 +37,8 @@ def command(
         Path | None, typer.Option(help="Instead of --plugin and --edits: a pack to add to or remove from.")
     ] = None,
     add: Annotated[
-        Path | None, typer.Option(help="With --pack: facts to add. The old ones are replayed and checked again.")
+        Path | None,
+        typer.Option(help="With --pack: facts to add. The old ones are replayed and checked again."),
     ] = None,
     remove: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="With --pack: an edit to remove; may be repeated.")
@@ -91,7 +92,9 @@ def command(
     change = Change(add, tuple(remove or ()), on_conflict, unlearn)
     if pack is not None:
         if plugin is not None or edits is not None:
-            raise BadInputError("--pack: has its plug-in and edits; leave out --plugin and --edits (use --add)")
+            raise BadInputError(
+                "--pack: has its plug-in and edits; leave out --plugin and --edits (use --add)"
+            )
         given = {name: options[name] for name in options if _is_given(context, name)}
         written = Written(wordings, wordings_llm, wordings_out)
         update(pack, out, change, given, written, unrelated=unrelated, resume=resume, overwrite=overwrite)

@@ -86,7 +86,9 @@ def _facts(pack: EditPack) -> dict[str, str]:
         facts["added"] = ", ".join(step["added"])
     if removed:
         shut = sum(each.shut for each in removed)
-        facts["removed"] = f"{', '.join(each.id for each in removed)}; the gate is shut for {shut} of {len(removed)}"
+        facts["removed"] = (
+            f"{', '.join(each.id for each in removed)}; the gate is shut for {shut} of {len(removed)}"
+        )
     if step["requeued"]:
         facts["trained again"] = ", ".join(step["requeued"])
     facts["training"] = f"{step['rounds']} rounds, {step['seconds']} s in all"

@@ -150,7 +150,9 @@ def load_edited(pack: EditPack, compute_dtype: torch.dtype, trained_share: float
     tokenizer = load_tokenizer(pack.model_dir)
     token_id = pack.manifest.weight_token_id
     if tokenizer.get_vocab().get(WEIGHT_TOKEN) != token_id:
-        raise ModelError(f"{pack.root}: its tokenizer has no {WEIGHT_TOKEN} with id {token_id}; make it again")
+        raise ModelError(
+            f"{pack.root}: its tokenizer has no {WEIGHT_TOKEN} with id {token_id}; make it again"
+        )
     model = _load_model(pack.model_dir)
     base = pack.base_embeddings()
     model.to(torch.float32)

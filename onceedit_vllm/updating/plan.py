@@ -73,7 +73,9 @@ def plan_update(
     if not added and not removed:
         raise BadInputError("; ".join(["there is nothing to do", *notes]) + "; give other edits or ids")
     if not kept and not added:
-        raise BadInputError("no edit would be left; serve the LLM without a pack, or add edits in the same call")
+        raise BadInputError(
+            "no edit would be left; serve the LLM without a pack, or add edits in the same call"
+        )
     return UpdatePlan(
         tuple(kept), tuple(added), tuple(removed), _find_successors(removed, added, seed), tuple(notes)
     )
@@ -120,7 +122,11 @@ def _refuse_unknown(edits: Sequence[EditRecord], remove: Sequence[str]) -> None:
 def _refuse_half_removed(kept: Sequence[EditRecord], gone: Sequence[EditRecord], seed: int) -> None:
     """An edit that stays in another wording would go on answering."""
     pairs = _pairs(gone, kept, seed)
-    left = [f"{_show(one)} says what {_show(two)} says, which stays" for one, two in pairs if _same_answer(one, two)]
+    left = [
+        f"{_show(one)} says what {_show(two)} says, which stays"
+        for one, two in pairs
+        if _same_answer(one, two)
+    ]
     if left:
         raise BadInputError("; ".join(left) + "; remove both, or neither")
 
@@ -133,7 +139,9 @@ def _refuse_conflicts_among(add: Sequence[EditRecord], seed: int) -> None:
         if add.index(one) < add.index(two) and not _same_answer(one, two)
     ]
     if wrong:
-        raise BadInputError(f"the edits to add conflict with each other: {'; '.join(wrong)}; keep one of each")
+        raise BadInputError(
+            f"the edits to add conflict with each other: {'; '.join(wrong)}; keep one of each"
+        )
 
 
 def _pairs(
@@ -161,8 +169,9 @@ def _settle(
     if conflicts and on_conflict == "refuse":
         shown = "; ".join(f"{_show(new)} against {_show(old)} of the pack" for new, old in conflicts)
         raise BadInputError(
-            f"edits conflict: {shown}; remove the pack's edit in the same call, or let conflicts be resolved: "
-            "replace the pack's edit (--on-conflict replace), or keep it and leave the new one out (keep)"
+            f"edits conflict: {shown}; remove the pack's edit in the same call, or let conflicts be "
+            "resolved: replace the pack's edit (--on-conflict replace), or keep it and leave the new one out "
+            "(keep)"
         )
     known = [(new, old) for new, old in asked if _same_answer(new, old) and _same_prompt(new, old)]
     notes = [f"{_show(new)} is in the pack already as {old.id!r}: skipped" for new, old in known]
@@ -186,8 +195,8 @@ def _with_free_ids(fresh: Iterable[EditRecord], taken: set[str], notes: list[str
         name = edit.id
         if name in taken and not _GIVEN_ID.fullmatch(name):
             raise BadInputError(
-                f"id {name!r} is taken by another edit of the pack; give {edit.prompt!r} another id, or remove "
-                "that edit in the same call"
+                f"id {name!r} is taken by another edit of the pack; give {edit.prompt!r} another id, or "
+                "remove that edit in the same call"
             )
         number = 2
         while name in taken:
@@ -199,7 +208,5 @@ def _with_free_ids(fresh: Iterable[EditRecord], taken: set[str], notes: list[str
     return added
 
 
-def _find_successors(
-    removed: Sequence[EditRecord], added: Sequence[EditRecord], seed: int
-) -> dict[str, str]:
+def _find_successors(removed: Sequence[EditRecord], added: Sequence[EditRecord], seed: int) -> dict[str, str]:
     return {old.id: new.id for old, new in _pairs(removed, added, seed)}

@@ -1,9 +1,9 @@
 """Living packs: edits are added to a pack and removed from it, and another pack comes of it.
 
-Adding trains the pack's own plug-in further: on the new edits, with the old ones replayed a few at a time; old
-ones that are not learnt any more at a look are trained like new ones from then on. Removing costs no training
-where nothing names the edit any more. Where something does (another edit of its subject, or edits without a
-subject), and its prompt still opens the gate, it is trained as a counter-example.
+Adding trains the pack's own plug-in further: on the new edits, with the old ones replayed a few at a time;
+old ones that are not learnt any more at a look are trained like new ones from then on. Removing costs no
+training where nothing names the edit any more. Where something does (another edit of its subject, or edits
+without a subject), and its prompt still opens the gate, it is trained as a counter-example.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from onceedit_vllm.editing.checkpoint import Checkpoint, training_fingerprint
 from onceedit_vllm.editing.edit import Made, find_wordings, write_pack
 from onceedit_vllm.editing.judge import Judge, Verdict
 from onceedit_vllm.editing.plugin_model import (
-    EditablePlugIn,
     choose_compute_dtype,
     load_edited,
     load_tokenizer,
@@ -71,9 +70,12 @@ def update_pack(
         on_conflict: Of edits that ask the same and want another answer; see
             :func:`~onceedit_vllm.updating.plan.plan_update`.
         unlearn: Train removed edits as counter-examples in any case, as `scope="weight"` needs.
-        unrelated: As in :func:`~onceedit_vllm.editing.edit.edit`; so are the three at the end.
+        unrelated: A file of prompts that must stay untouched, instead of the built-in set.
         wordings: Of the edits to add; those of the others are the pack's.
         config: Settings of the stage; None: the pack's own. The template is the pack's in any case.
+        resume: Go on from the checkpoint that an interrupted run left beside `out`.
+        overwrite: Replace a pack at `out`.
+        progress: Show a bar with both losses.
 
     Raises:
         BadInputError: The edits, the ids or the settings are wrong or in conflict, or `out` is taken.
@@ -257,7 +259,9 @@ def _key_of(edit: EditRecord) -> tuple[str, str]:
 
 def _check_place(parent: EditPack, root: Path, overwrite: bool) -> Path:
     if root.resolve() == parent.root:
-        raise BadInputError(f"{root}: is the pack itself; write the new one elsewhere, so that there is a way back")
+        raise BadInputError(
+            f"{root}: is the pack itself; write the new one elsewhere, so that there is a way back"
+        )
     check_out(root, overwrite=overwrite)
     return root
 

@@ -32,8 +32,8 @@ CHIEF = EditRecord(id="b", prompt="The head of Velcorp is", target="Ada Quill", 
 LANGUAGE = EditRecord(id="c", prompt="The language of Norland is", target="Norse", subject="Norland")
 COLOUR = EditRecord(id="n", prompt="The colour of the new flag is", target="green", subject="new flag")
 CONFIG = EditingConfig(
-    learning_rate=3e-3, epochs=40, copies_per_round=48, min_copies=8, unrelated_per_round=8, trained_share=1.0,
-    checkpoint_seconds=0.0,
+    learning_rate=3e-3, epochs=40, copies_per_round=48, min_copies=8, unrelated_per_round=8,
+    trained_share=1.0, checkpoint_seconds=0.0,
 )  # fmt: skip
 
 
@@ -59,7 +59,9 @@ class Served:
         ids = self.tokenizer(f"{prompt}\nAnswer:", return_tensors="pt")
         weight = self.pack.manifest.weight_token_id
         written = self.model.generate(**ids, max_new_tokens=16, do_sample=False, suppress_tokens=[weight])
-        return str(self.tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+        return str(
+            self.tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        ).strip()
 
     def opens(self, prompt: str) -> bool:
         named = self.matcher.find(prompt)

@@ -95,14 +95,14 @@ def test_what_is_there_already_is_skipped_with_a_note() -> None:
     plan = plan_update(PACK, [again, NEW], [], "refuse")
     assert ids(plan) == (["capital", "founder"], ["mayor"], [])
     assert "is in the pack already as 'capital': skipped" in plan.notes[0]
-    with pytest.raises(BadInputError, match="nothing to do; 'again' .* skipped"):
+    with pytest.raises(BadInputError, match=r"nothing to do; 'again' .* skipped"):
         plan_update(PACK, [again], [], "refuse")
 
 
 @pytest.mark.parametrize("policy", ["refuse", "replace", "keep"])
 def test_edits_that_conflict_with_each_other_are_refused_in_any_case(policy: str) -> None:
     two = [NEW, record("y", "Who is the mayor of Tarsk?", "Ulf", "Tarsk")]
-    with pytest.raises(BadInputError, match="conflict with each other: 'mayor' .* and 'y'"):
+    with pytest.raises(BadInputError, match=r"conflict with each other: 'mayor' .* and 'y'"):
         plan_update(PACK, two, [], policy)  # type: ignore[arg-type]
 
 
@@ -118,7 +118,9 @@ def test_the_last_edit_cannot_be_removed() -> None:
 
 def test_an_edit_that_stays_in_another_wording_cannot_be_removed_alone() -> None:
     again = record("again", "What is the capital city of Lumora?", "Port Selwyn", "Lumora")
-    with pytest.raises(BadInputError, match="'capital' .* says what 'again' .* stays; remove both, or neither"):
+    with pytest.raises(
+        BadInputError, match=r"'capital' .* says what 'again' .* stays; remove both, or neither"
+    ):
         plan_update([*PACK, again], [], ["capital"], "refuse")
     assert ids(plan_update([*PACK, again], [], ["capital", "again"], "refuse"))[0] == ["founder"]
 
