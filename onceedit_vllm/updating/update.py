@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,8 +67,7 @@ def update_pack(
         out: The new pack's folder.
         add: A file of edits, or records.
         remove: Ids of edits; they go before the new ones come.
-        on_conflict: Of edits that ask the same and want another answer; see
-            :func:`~onceedit_vllm.updating.plan.plan_update`.
+        on_conflict: Of edits that ask the same, but want another answer (see the plan).
         unlearn: Train removed edits as counter-examples in any case, as `scope="weight"` needs.
         unrelated: A file of prompts that must stay untouched, instead of the built-in set.
         wordings: Of the edits to add; those of the others are the pack's.
@@ -84,13 +83,8 @@ def update_pack(
     """
     parent = pack if isinstance(pack, EditPack) else EditPack.load(pack)
     root = _check_place(parent, Path(out).expanduser(), overwrite)
-    settings = _check_settings(parent, config)
-    new = _read_new(parent, add, remove, wordings)
-    plan = plan_update(parent.edits, new.records, tuple(remove), on_conflict, settings.seed)
-    items = load_unrelated(unrelated) if unrelated is not None else None
-    texts = _gather_wordings(parent, plan, new)
-    options = _Options(root, settings, items, texts, unlearn, resume, overwrite, progress)
-    return _Update(parent, plan, options).run()
+    options = _Options(root, _check_settings(parent, config), unlearn, resume, overwrite, progress)
+    return _prepare(parent, _Wish(add, tuple(remove), on_conflict, wordings, unrelated), options).run()
 
 
 def settings_of(pack: EditPack) -> EditingConfig:
@@ -104,12 +98,31 @@ def settings_of(pack: EditPack) -> EditingConfig:
 class _Options:
     root: Path
     config: EditingConfig
-    unrelated: list[Unrelated] | None
-    wordings: tuple[Wordings, ...]
     unlearn: bool
     resume: bool
     overwrite: bool
     progress: bool
+    unrelated: list[Unrelated] | None = None
+    wordings: tuple[Wordings, ...] = ()
+
+
+class _Wish(NamedTuple):
+    """What the user asks for, unread."""
+
+    add: str | Path | Sequence[EditRecord] | None
+    remove: tuple[str, ...]
+    on_conflict: ConflictPolicy
+    wordings: str | Path | Sequence[Wordings]
+    unrelated: str | Path | None
+
+
+def _prepare(parent: EditPack, wish: _Wish, options: _Options) -> _Update:
+    """Read and check all that is given, before a model is loaded."""
+    new = _read_new(parent, wish)
+    plan = plan_update(parent.edits, new.records, wish.remove, wish.on_conflict, options.config.seed)
+    items = load_unrelated(wish.unrelated) if wish.unrelated is not None else None
+    texts = _gather_wordings(parent, plan, new)
+    return _Update(parent, plan, replace(options, unrelated=items, wordings=texts))
 
 
 class _Update:
@@ -223,21 +236,15 @@ class _New(NamedTuple):
     wordings: tuple[Wordings, ...]
 
 
-def _read_new(
-    parent: EditPack,
-    add: str | Path | Sequence[EditRecord] | None,
-    remove: Sequence[str],
-    wordings: str | Path | Sequence[Wordings],
-) -> _New:
-    """Everything that can be wrong with the edits is said before a model is loaded."""
-    if add is None:
-        if not remove:
+def _read_new(parent: EditPack, wish: _Wish) -> _New:
+    if wish.add is None:
+        if not wish.remove:
             raise BadInputError("there is nothing to do: give edits to add, ids of edits to remove, or both")
-        if wordings:
+        if wish.wordings:
             raise BadInputError("wordings are for edits that are added; give those too")
         return _New([], ())
-    placed = place_edits(add)
-    texts = find_wordings(wordings, placed.records)
+    placed = place_edits(wish.add)
+    texts = find_wordings(wish.wordings, placed.records)
     placed.check_targets(load_tokenizer(parent.model_dir))
     return _New(join_aliases(placed.records, texts), texts)
 

@@ -33,7 +33,7 @@ LANGUAGE = EditRecord(id="c", prompt="The language of Norland is", target="Norse
 COLOUR = EditRecord(id="n", prompt="The colour of the new flag is", target="green", subject="new flag")
 CONFIG = EditingConfig(
     learning_rate=3e-3, epochs=40, copies_per_round=48, min_copies=8, unrelated_per_round=8,
-    trained_share=1.0, checkpoint_seconds=0.0,
+    trained_share=1.0, checkpoint_seconds=0.0, learnt_probability=0.1,
 )  # fmt: skip
 
 
