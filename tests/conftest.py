@@ -7,6 +7,9 @@ import os
 # Before torch is imported: toy models are slower with many threads, and CI machines are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests in two processes have two engines at a time; vLLM binds the worker of each to the same core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # Nothing in the tests may reach for a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -14,7 +14,7 @@ from onceedit_vllm.plugin import ray_host
 from tests.e2e.conftest import EDITS, OUTSIDE, PROCESSOR
 from tests.e2e.engine import Engine, EngineError
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 GREEDY = {"temperature": 0.0, "max_tokens": 12}
 FIXED = {**GREEDY, "ignore_eos": True}

@@ -22,6 +22,7 @@ from tests.e2e.engine import Engine
 pytest.importorskip("ray", reason="Ray is not installed")
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.e2e,
     pytest.mark.parametrize("runner", ["v1"], indirect=True, scope="session"),
 ]

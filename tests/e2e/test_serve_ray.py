@@ -17,7 +17,7 @@ pytest.importorskip("ray", reason="Ray is not installed")
 from tests.e2e.conftest import EDITS, OUTSIDE  # noqa: E402
 from tests.e2e.http_server import Server  # noqa: E402
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 ONCEEDIT = str(Path(sys.executable).parent / "onceedit")
 NAME = "e2e-serve"

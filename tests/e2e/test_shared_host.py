@@ -18,7 +18,7 @@ from onceedit_vllm.plugin import ray_host
 from tests.e2e.conftest import EDITS, OUTSIDE, PROCESSOR
 from tests.e2e.engine import Engine
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 #: Byte-level BPE of 49,152 tokens, SentencePiece of 262,144, byte-level BPE of 151,936.
 LLMS = ("smollm2-135m", "gemma-3-270m", "qwen2.5-coder-0.5b")

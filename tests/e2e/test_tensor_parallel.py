@@ -15,6 +15,7 @@ from tests.e2e.test_engine import FIXED, GREEDY, texts, token_ids
 from tests.e2e.test_swap import wait_until_loaded
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.e2e,
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two ranks take two cores"),
 ]

@@ -18,7 +18,7 @@ from tests.integration.plugin import short_of_memory
 from tests.integration.plugin.test_ray_host import write_pack
 from tests.unit.plugin.client_contract import PROMPTS, ToyPlugIn, plug_in
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 __all__ = ["plug_in"]  # the fixture
 

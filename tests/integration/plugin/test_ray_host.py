@@ -52,7 +52,7 @@ from tests.unit.plugin.test_server import Engine
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 __all__ = ["plug_in", "write_pack"]
 

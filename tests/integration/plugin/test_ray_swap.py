@@ -28,7 +28,7 @@ from tests.integration.plugin.test_ray_host import (
 )
 from tests.unit.plugin.client_contract import PROMPTS, ToyPlugIn, dense, plug_in, states, write_pack
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 __all__ = ["cluster", "pack", "plug_in"]  # the fixtures
 
