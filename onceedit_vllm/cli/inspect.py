@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -22,6 +23,9 @@ from onceedit_vllm.cli.output import (
 
 if TYPE_CHECKING:
     from onceedit_vllm.pack import EditPack
+
+#: Of `manifest.training`: the updates, oldest first.
+LINEAGE = "lineage"
 
 
 @guarded
@@ -58,13 +62,29 @@ def _manifest_table(pack: EditPack) -> Table:
         f"({manifest.threshold_reason})",
         "gate by [WEIGHT] alone": f"opens at alpha {manifest.weight_threshold:.3f}",
         "[WEIGHT]": f"token {manifest.weight_token_id}",
-        "training": ", ".join(f"{name} {value}" for name, value in manifest.training.items()),
+        "training": ", ".join(f"{k} {value}" for k, value in manifest.training.items() if k != LINEAGE),
+        **_updates(pack),
         "made with": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         "format": f"version {manifest.format_version}, {len(manifest.files)} files, "
         f"{size_text(sum(manifest.sizes.values()))}, all whole",
         "base fingerprint": manifest.base_fingerprint,
     }
     return facts_table(str(pack.root), facts)
+
+
+def _updates(pack: EditPack) -> dict[str, str]:
+    """What was added and removed since the pack was made, an update a line."""
+    return {
+        f"update {number}": "; ".join(_tell(step))
+        for number, step in enumerate(pack.manifest.training.get(LINEAGE, ()), start=1)
+    }
+
+
+def _tell(step: dict[str, Any]) -> Iterator[str]:
+    for change in ("added", "removed"):
+        if step[change]:
+            yield f"{change} {', '.join(step[change])}"
+    yield f"{step['rounds']} rounds, {step['seconds']} s"
 
 
 def _count_wordings(pack: EditPack) -> str:

@@ -196,3 +196,5 @@ def test_the_command_removes_and_adds(parent: EditPack, tmp_path: Path) -> None:
     assert made.manifest.training["learning_rate"] == CONFIG.learning_rate  # the pack's own
     assert made.manifest.training["epochs"] == 1
     assert "a, b; the gate is shut for" in result.stdout
+    shown = CliRunner().invoke(app, ["inspect", str(made.root)], env={"COLUMNS": "200"})
+    assert "added line-1; removed a, b; 1 rounds" in shown.stdout
