@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -131,11 +132,40 @@ class RemovalOutcome(Frozen):
     open_wordings: tuple[str, ...] = ()
 
 
+class GateRate(Frozen):
+    """How often one kind of text opens the gate, counted when the thresholds were chosen, and on those texts.
+
+    Attributes:
+        texts: Which, for people.
+        decided_by: With whose threshold: "subject", of texts that name one, or "weight", of [WEIGHT] alone.
+        asks: They ask for an edit and must open the gate; others must not.
+        n: Texts of the kind.
+        opened: Of them, how many open the gate.
+        bound: At 95 % (one-sided, Clopper–Pearson) the rate is not lower where they must open it, not higher
+            where they must not: for texts drawn like these.
+    """
+
+    texts: str
+    decided_by: Literal["subject", "weight"]
+    asks: bool
+    n: int = Field(ge=1)
+    opened: int = Field(ge=0)
+    bound: float = Field(ge=0.0, le=1.0)
+
+
 class PackReport(Frozen):
-    """`report.json`: the outcomes in the order of the edits, and of those removed by the last update."""
+    """`report.json`.
+
+    Attributes:
+        edits: The outcomes in the order of the edits.
+        removed: Of those that the last update removed.
+        gate: What the thresholds make of the texts that they were chosen on; empty in packs made before this
+            was kept.
+    """
 
     edits: tuple[EditOutcome, ...]
     removed: tuple[RemovalOutcome, ...] = ()
+    gate: tuple[GateRate, ...] = ()
 
     @property
     def num_learnt(self) -> int:
@@ -163,6 +193,10 @@ class EditPack:
         from safetensors.torch import load_file
 
         return load_file(self.root / EMBEDDINGS_FILE)["embeddings"]
+
+    def copy_model(self, folder: Path) -> None:
+        """Put the edited plug-in and its tokenizer, as they are, into a folder."""
+        shutil.copytree(self.model_dir, folder, dirs_exist_ok=True)
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = True) -> EditPack:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from onceedit_vllm.cli.calibrate import gate_table
 from onceedit_vllm.cli.guard import guarded
 from onceedit_vllm.cli.output import (
     check_json_target,
@@ -40,7 +41,8 @@ def command(
     with reserved_stdout() as answer:
         opened = EditPack.load(pack)
         if json is None:
-            give_tables(answer, _manifest_table(opened), _edits_table(opened))
+            gate = [gate_table(opened.report)] if opened.report.gate else []
+            give_tables(answer, _manifest_table(opened), *gate, _edits_table(opened))
             return
         value = {
             "manifest": opened.manifest.model_dump(mode="json"),

@@ -10,6 +10,7 @@ import typer
 import onceedit_vllm
 from onceedit_vllm.cli import (
     align,
+    calibrate,
     doctor,
     edit,
     eval,
@@ -39,6 +40,7 @@ app.add_typer(host.app, name="host")
 app.add_typer(pack.app, name="pack")
 app.command("edit")(edit.command)
 app.command("wordings")(wordings.command)
+app.command("calibrate")(calibrate.command)
 app.command("align")(align.command)
 app.command("generate")(generate.command)
 app.command("eval")(eval.command)

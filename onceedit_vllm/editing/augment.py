@@ -57,12 +57,14 @@ class Heldout(NamedTuple):
     Attributes:
         positives: They ask for an edit.
         same_subject: They name an edit's subject and ask for something else.
-        others: They name no edit's subject.
+        neighbours: They ask the same of somebody else.
+        unrelated: They ask anything else.
     """
 
     positives: list[Example]
     same_subject: list[Example]
-    others: list[Example]
+    neighbours: list[Example]
+    unrelated: list[Example]
 
 
 class Replay(NamedTuple):
@@ -155,7 +157,7 @@ class Augmenter:
     def heldout(self) -> Heldout:
         """What the gate is calibrated on, and what tells whether an edit is learnt."""
         rng = random.Random(f"heldout {self._config.seed}")
-        found = Heldout([], [], [])
+        found = Heldout([], [], [], [])
         for index, scope in enumerate(self.scopes):
             texts = [*(scope.say(frame) for frame in scope.heldout), *scope.texts_heldout]
             texts = texts or [f"Quick reminder: {scope.record.prompt}"]
@@ -164,8 +166,8 @@ class Augmenter:
             asked += scope.others_heldout
             found.same_subject.extend(self._negative(text, index) for text in self._unclaimed(asked))
             asked = [self._swap_subject(scope, frame, rng) for frame in (scope.frame, *scope.heldout)]
-            found.others.extend(self._negative(text) for text in self._unclaimed(asked))
-        found.others.extend(self._negative(item.prompt) for item in self._unrelated_heldout)
+            found.neighbours.extend(self._negative(text) for text in self._unclaimed(asked))
+        found.unrelated.extend(self._negative(item.prompt) for item in self._unrelated_heldout)
         return found
 
     def prompts(self) -> list[Example]:

@@ -126,16 +126,13 @@ def write_pack(base: EditablePlugIn, made: Made, root: Path, base_model: str, ov
     missing = [outcome.id for outcome in made.report.edits if not outcome.learnt]
     if missing:
         _log.warning("not learnt: %s; train for more epochs, or see report.json", ", ".join(missing))
-    with_subject, alone = made.verdict.thresholds
     manifest = PackManifest(
         format_version=FORMAT_VERSION,
         base_fingerprint=base.fingerprint,
         base_model=base_model,
         weight_token_id=base.weight_token_id,
         template=made.config.template,
-        threshold=with_subject.threshold,
-        threshold_reason=f"with a subject: {with_subject.reason}; [WEIGHT] alone: {alone.reason}",
-        weight_threshold=alone.threshold,
+        **describe_gate(made.verdict),
         training=_describe_training(made.config, made.course)
         | ({"lineage": list(made.lineage)} if made.lineage else {}),
         versions={name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
@@ -151,6 +148,16 @@ def write_pack(base: EditablePlugIn, made: Made, root: Path, base_model: str, ov
         save_model=base.save,
         overwrite=overwrite,
     )
+
+
+def describe_gate(verdict: Verdict) -> dict[str, Any]:
+    """The manifest's fields about the thresholds."""
+    with_subject, alone = verdict.thresholds
+    return {
+        "threshold": with_subject.threshold,
+        "weight_threshold": alone.threshold,
+        "threshold_reason": f"with a subject: {with_subject.reason}; [WEIGHT] alone: {alone.reason}",
+    }
 
 
 def _describe_training(config: EditingConfig, course: Course) -> dict[str, Any]:

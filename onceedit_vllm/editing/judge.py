@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.augment import Augmenter, Example, Heldout
-from onceedit_vllm.editing.calibration import Thresholds, calibrate
+from onceedit_vllm.editing.calibration import Strata, Thresholds, calibrate, gate_rates
 from onceedit_vllm.editing.plugin_model import EditablePlugIn
 from onceedit_vllm.editing.probe import Reading, read_examples
 from onceedit_vllm.pack import EditOutcome, PackReport
@@ -22,8 +22,7 @@ class Verdict(NamedTuple):
     Attributes:
         prompts: One reading for each edit's own prompt.
         heldout: The readings of each edit's held-out wordings.
-        same_subject: Readings of the held-out counter-examples that name a subject.
-        others: Readings of those that name none.
+        strata: The readings that the gate was calibrated on.
         thresholds: The gate's.
         learnt: Edits whose prompt, and at least half of whose other wordings, are right.
         removed_open: Texts that ask for edits which are none any more, and open the gate all the same.
@@ -31,8 +30,7 @@ class Verdict(NamedTuple):
 
     prompts: list[Reading]
     heldout: list[list[Reading]]
-    same_subject: list[Reading]
-    others: list[Reading]
+    strata: Strata
     thresholds: Thresholds
     learnt: frozenset[int]
     removed_open: frozenset[int] = frozenset()
@@ -42,8 +40,9 @@ class Verdict(NamedTuple):
         """All edits are learnt, and the gate is sure: there is nothing left to train."""
         texts = [reading for edit in self.heldout for reading in edit]
         missed = sum(not (reading.greedy and reading.evidence >= OPEN) for reading in texts)
-        opened = sum(reading.evidence > SHUT for reading in (*self.same_subject, *self.others))
-        few = missed <= 0.05 * len(texts) and opened <= 0.02 * (len(self.same_subject) + len(self.others))
+        negatives = (*self.strata.same_subject, *self.strata.others)
+        opened = sum(reading.evidence > SHUT for reading in negatives)
+        few = missed <= 0.05 * len(texts) and opened <= 0.02 * len(negatives)
         return few and len(self.learnt) == len(self.prompts) and not self.removed_open
 
 
@@ -64,11 +63,27 @@ class Judge:
         parts: tuple[Sequence[Example], ...] = (self._prompts, *self._heldout, self._removed)
         texts = [example for part in parts for example in part]
         readings = iter(read_examples(plugin, texts, self._targets))
-        prompts, positives, same_subject, others, removed = ([next(readings) for _ in part] for part in parts)
+        *read, removed = ([next(readings) for _ in part] for part in parts)
+        return self.decide(Strata(*read), removed)
+
+    def decide(
+        self, strata: Strata, removed: Sequence[Reading] = (), most_false: float | None = None
+    ) -> Verdict:
+        """Choose the thresholds and tell what they make of each edit.
+
+        Args:
+            strata: Readings, of a look or with the user's beside them.
+            removed: Of the texts that ask for edits which are none any more.
+            most_false: See :func:`~onceedit_vllm.editing.calibration.calibrate`.
+
+        Raises:
+            BadInputError: No threshold keeps `most_false`.
+        """
+        prompts = strata.edits
         by_edit: list[list[Reading]] = [[] for _ in prompts]
-        for example, reading in zip(self._heldout.positives, positives, strict=True):
+        for example, reading in zip(self._heldout.positives, strata.wordings, strict=True):
             by_edit[example.edit].append(reading)
-        thresholds = calibrate((*prompts, *positives), same_subject, others)
+        thresholds = calibrate(strata, most_false)
         learnt = frozenset(
             index
             for index, (prompt, wordings) in enumerate(zip(prompts, by_edit, strict=True))
@@ -76,7 +91,7 @@ class Judge:
         )
         cuts = thresholds.with_subject.threshold, thresholds.alone.threshold
         opened = find_open(self._removed, removed, *cuts)
-        return Verdict(prompts, by_edit, same_subject, others, thresholds, learnt, opened)
+        return Verdict(list(prompts), by_edit, strata, thresholds, learnt, opened)
 
     def report(self, verdict: Verdict) -> PackReport:
         """The outcomes in the order of the edits."""
@@ -91,7 +106,7 @@ class Judge:
             )
             for index, edit_id in enumerate(self._ids)
         ]
-        return PackReport(edits=tuple(outcomes))
+        return PackReport(edits=tuple(outcomes), gate=gate_rates(verdict.strata, verdict.thresholds))
 
     def _is_learnt(self, prompt: Reading, wordings: Sequence[Reading], threshold: float) -> bool:
         """The prompt must reach the full probability, the other wordings half of it."""

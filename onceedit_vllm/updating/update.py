@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -197,10 +196,10 @@ class _Update:
             self._options.root,
             manifest=manifest.model_copy(update={"training": training, "sizes": {}, "files": {}}),
             edits=self._plan.records,
-            report=PackReport(edits=kept, removed=removed),
+            report=PackReport(edits=kept, removed=removed, gate=self._parent.report.gate),
             wordings=self._options.wordings,
             base_embeddings=self._parent.base_embeddings(),
-            save_model=lambda folder: _copy_model(self._parent, folder),
+            save_model=self._parent.copy_model,
             overwrite=self._options.overwrite,
         )
 
@@ -287,7 +286,3 @@ def _check_settings(parent: EditPack, config: EditingConfig | None) -> EditingCo
 
 def _sha_of(pack: EditPack) -> str:
     return sha256_of(pack.root / MANIFEST_FILE)
-
-
-def _copy_model(parent: EditPack, folder: Path) -> None:
-    shutil.copytree(parent.model_dir, folder, dirs_exist_ok=True)

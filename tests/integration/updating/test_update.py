@@ -12,29 +12,17 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from onceedit_vllm.cli.main import app
-from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing import augment
 from onceedit_vllm.editing.edit import edit
-from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.evidence import Evidence
 from onceedit_vllm.folders import sha256_of
 from onceedit_vllm.pack import EditPack
-from onceedit_vllm.plugin.scope import SubjectMatcher
 from onceedit_vllm.testing import save_toy_model, toy_sentencepiece_tokenizer
 from onceedit_vllm.updating.update import settings_of, update_pack
+from tests.integration.updating.served import CAPITAL, CHIEF, COLOUR, CONFIG, LANGUAGE, Served
 from tests.unit.editing.test_edit import interrupt_after
 
 pytestmark = pytest.mark.integration
-
-CAPITAL = EditRecord(id="a", prompt="The capital of Norland is", target="Tarsk", subject="Norland")
-CHIEF = EditRecord(id="b", prompt="The head of Velcorp is", target="Ada Quill", subject="Velcorp")
-LANGUAGE = EditRecord(id="c", prompt="The language of Norland is", target="Norse", subject="Norland")
-COLOUR = EditRecord(id="n", prompt="The colour of the new flag is", target="green", subject="new flag")
-CONFIG = EditingConfig(
-    learning_rate=3e-3, epochs=40, copies_per_round=48, min_copies=8, unrelated_per_round=8,
-    trained_share=1.0, checkpoint_seconds=0.0, learnt_probability=0.1,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,37 +30,6 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> EditPack:
     root = tmp_path_factory.mktemp("updated")
     plugin = save_toy_model(root / "plugin", tokenizer=toy_sentencepiece_tokenizer(), kind="llama", seed=2)
     return edit(plugin, [CAPITAL, CHIEF, LANGUAGE], root / "pack", config=CONFIG, progress=False)
-
-
-class Served:
-    """A pack as transformers loads it: what it writes, and its gate by the rules of serving."""
-
-    def __init__(self, pack: EditPack) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        self.pack = pack
-        self.tokenizer = AutoTokenizer.from_pretrained(pack.model_dir)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(pack.model_dir, dtype="float32")
-        self.matcher, self.evidence = SubjectMatcher(pack.edits), Evidence(pack.edits, self.tokenizer)
-
-    def answer(self, prompt: str) -> str:
-        ids = self.tokenizer(f"{prompt}\nAnswer:", return_tensors="pt")
-        weight = self.pack.manifest.weight_token_id
-        written = self.model.generate(**ids, max_new_tokens=16, do_sample=False, suppress_tokens=[weight])
-        return str(
-            self.tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-        ).strip()
-
-    def opens(self, prompt: str) -> bool:
-        named = self.matcher.find(prompt)
-        if not named:
-            return False
-        ids = self.tokenizer(f"{prompt}\nAnswer:", return_tensors="pt")
-        logits = self.model(**ids).logits[0, -1].detach()
-        weight = self.pack.manifest.weight_token_id
-        logit = float(logits[weight])
-        logits[weight] = -torch.inf
-        return self.evidence.alpha(logit, logits.log_softmax(-1), named) >= self.pack.manifest.threshold
 
 
 def test_added_edits_are_learnt_beside_the_old_ones(parent: EditPack, tmp_path: Path) -> None:

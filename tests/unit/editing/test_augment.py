@@ -129,7 +129,7 @@ def test_any_number_of_edits_works(count: int) -> None:
     records = [EditRecord(id=str(n), prompt=f"The zorb of Arv{n} is", target="x") for n in range(count)]
     augmenter = make(records)
     assert {example.edit for example in augmenter.examples(0)} == {-1, *range(count)}
-    assert augmenter.heldout().others
+    assert augmenter.heldout().neighbours
 
 
 def test_old_edits_are_replayed_in_turns_and_forgotten_ones_trained_like_new_ones() -> None:
