@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 #: Log-odds beyond this say no more: a probability in float32 is not known better.
 _LARGEST = 12.0
+#: The probability of these log-odds, and of one that is certain to be no other.
+_LEAST = 1 / (1 + math.exp(_LARGEST))
+#: Tokens that one answer can begin with, at most.
+MOST_BEGINNINGS = 2
 
 
 def first_tokens(target: str, tokenizer: Any) -> tuple[int, ...]:
@@ -41,6 +47,25 @@ def weigh(weight_logit: float, probability: float) -> float:
     else:
         odds = max(-_LARGEST, min(_LARGEST, math.log(probability) - math.log1p(-probability)))
     return sigmoid(weight_logit + odds)
+
+
+def weigh_all(weight_logits: Tensor, log_probs: Tensor, beginnings: Tensor) -> Tensor:
+    """The log-odds of :func:`weigh` for a batch, to be differentiated.
+
+    Args:
+        weight_logits: (B,) float32.
+        log_probs: (B, V) float32, the distributions there.
+        beginnings: (B, K) int64, the tokens that the named edit's answer can begin with; negative for none.
+            A row without any keeps its logit.
+
+    Returns:
+        (B,) float32.
+    """
+    picked = log_probs.gather(-1, beginnings.clamp_min(0)).masked_fill(beginnings < 0, -math.inf)
+    named = (beginnings >= 0).any(-1)
+    said = picked.exp().sum(-1).clamp(_LEAST, 1 - _LEAST)
+    odds = said.log() - (-said).log1p()
+    return weight_logits + odds.where(named, torch.zeros_like(odds))
 
 
 def sigmoid(x: float) -> float:

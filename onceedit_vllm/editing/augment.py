@@ -16,10 +16,11 @@ from typing import NamedTuple
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.dress import dress
 from onceedit_vllm.editing.frames import fill
-from onceedit_vllm.editing.relations import ABOUT, Relation, draw_name, draw_similar_name, relation_bank
+from onceedit_vllm.editing.relations import Relation, draw_name, draw_similar_name, relation_bank
 from onceedit_vllm.editing.scopes import Scope, make_scopes, same_relation
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
+from onceedit_vllm.wordings.names import names_of, says
 from onceedit_vllm.wordings.wordings import Wordings
 
 #: How often a wording is left as it is.
@@ -28,6 +29,8 @@ _PLAIN = 0.5
 REPLAYED_PER_NEW, LEAST_REPLAYED, REPLAY_COPIES = 2, 16, 2
 #: How often a question about the subject is one that was written for the edit, where there are any.
 _WRITTEN = 0.4
+#: How often it asks whether the edit is so, or denies it.
+_DOUBTED = 0.15
 #: Mentions of a subject that is not asked about.
 _BESIDE = (
     "I was reading about {}. ", "Unlike {}: ", "Not {} this time. ", "We already talked about {}. ",
@@ -128,7 +131,7 @@ class Augmenter:
                 copies = REPLAY_COPIES if index in replayed else 0
             if copies:
                 found += [self._positive(index, text) for text in self._draw_positives(scope, copies, rng)]
-                found += [self._negative(text) for text in self._draw_negatives(scope, copies, rng)]
+                found += [self._name(index, text) for text in self._draw_negatives(scope, copies, rng)]
         for scope in self._removed:
             texts = self._draw_positives(scope, self.copies_per_edit, rng)
             found += [self._negative(text) for text in self._unclaimed(texts)]
@@ -208,6 +211,12 @@ class Augmenter:
     def _negative(self, text: str, names: int = -1) -> Example:
         return Example(self._template.wrap(text), None, 0.0, names)
 
+    def _name(self, index: int, text: str) -> Example:
+        """A negative of an edit, which names it or does not."""
+        scope = self.scopes[index]
+        named = (*names_of(scope.record), *((scope.subject,) if scope.subject else ()))
+        return self._negative(text, index if any(says(text, name) for name in named) else -1)
+
     def _draw_negatives(self, scope: Scope, copies: int, rng: random.Random) -> list[str]:
         """Texts that do not ask for it: mostly about the same subject."""
         own = scope.record.locality if self._config.train_on_locality else ()
@@ -224,6 +233,9 @@ class Augmenter:
         """Another question about the subject; a few times about the target or about anybody."""
         if scope.others and not heldout and rng.random() < _WRITTEN:
             return rng.choice(scope.others)
+        doubts = scope.doubts_heldout if heldout else scope.doubts
+        if doubts and rng.random() < _DOUBTED:
+            return rng.choice(doubts)
         draw = rng.random()
         if scope.name is None:
             other = rng.choice(relation_bank())
@@ -263,8 +275,7 @@ class Augmenter:
     def _swap_relation(self, scope: Scope, name: str, rng: random.Random, *, heldout: bool) -> str | None:
         """Another question about the name; training and calibration draw from relations of their own."""
         if rng.random() < 0.4:
-            half = len(ABOUT) // 5
-            return _say(rng, ABOUT[:half] if heldout else ABOUT[half:], name)
+            return _say(rng, scope.about_heldout if heldout else scope.about, name)
         if not heldout and rng.random() < 0.3:
             other = rng.choice(self.scopes)
             if other.frame and not same_relation(other, scope) and not self._is_edited(name, other):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from onceedit_vllm.editing.augment import Example
+from onceedit_vllm.evidence import MOST_BEGINNINGS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +29,14 @@ class Encoded(NamedTuple):
         prompt_length: How many of them are the text; the gate is read at the last of these.
         answer: What is to be predicted from there on, end of sequence included; empty for none.
         label: The gate's.
+        beginning: Tokens that the answer of the edit it names can begin with; empty where it names none.
     """
 
     ids: list[int]
     prompt_length: int
     answer: list[int]
     label: float
+    beginning: tuple[int, ...] = ()
 
 
 class Batch(NamedTuple):
@@ -45,6 +48,7 @@ class Batch(NamedTuple):
         labels: (B, K) int64 for the last K positions; `IGNORED` where nothing is learnt.
         gate_position: (B,) int64 in 0..K-1, the last token of the prompt.
         gate_label: (B,) float32.
+        beginning: (B, 2) int64, tokens that the named edit's answer can begin with, then `IGNORED`.
     """
 
     input_ids: Tensor
@@ -52,6 +56,7 @@ class Batch(NamedTuple):
     labels: Tensor
     gate_position: Tensor
     gate_label: Tensor
+    beginning: Tensor
 
 
 def join(text: str, target: str) -> str:
@@ -95,6 +100,7 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
     mask = torch.zeros((len(examples), width), dtype=torch.int64)
     labels = torch.full((len(examples), kept), IGNORED, dtype=torch.int64)
     gate = torch.empty(len(examples), dtype=torch.int64)
+    beginning = torch.full((len(examples), MOST_BEGINNINGS), IGNORED, dtype=torch.int64)
     for row, example in enumerate(examples):
         length = len(example.ids)
         ids[row, width - length :] = torch.tensor(example.ids)
@@ -103,7 +109,9 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
         if example.answer:
             start = int(gate[row])
             labels[row, start : start + len(example.answer)] = torch.tensor(example.answer)
-    return Batch(ids, mask, labels, gate, torch.tensor([example.label for example in examples]))
+        beginning[row, : len(example.beginning)] = torch.tensor(example.beginning, dtype=torch.int64)
+    gate_label = torch.tensor([example.label for example in examples])
+    return Batch(ids, mask, labels, gate, gate_label, beginning)
 
 
 def in_length_order(examples: Sequence[Encoded], batch_size: int) -> tuple[list[int], list[list[Encoded]]]:

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from onceedit_vllm.editing.batches import IGNORED, Batch, model_inputs
+from onceedit_vllm.evidence import weigh_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ class Forward(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The parts of Eq. 7, each a scalar."""
+    """The parts of Eq. 7, each a scalar; the gate's is of both numbers that thresholds are for."""
 
     total: Tensor
     generation: Tensor
@@ -59,10 +60,21 @@ def joint_loss(forward: Forward, batch: Batch, weight_lambda: float) -> Losses:
 
     L_gen (Eq. 5) is the mean over the answers of their mean token loss, so that long answers
     count no more than short ones; L_weight (Eq. 6) the mean over all texts of the batch.
+
+    Served behind a scope by subject, the gate compares not [WEIGHT] alone, but the evidence (see
+    :mod:`onceedit_vllm.evidence`). So for a text that names an edit L_weight is the mean of the losses of
+    both: a question that asks for something else must not be answered with the edit's answer either.
     """
     lengths = (batch.labels != IGNORED).sum(-1)
     sums = -answer_log_probs(forward.log_probs, batch.labels).sum(-1)
     per_answer = sums / lengths.clamp_min(1)
     generation = per_answer.sum() / (lengths > 0).sum().clamp_min(1)
-    gate = functional.binary_cross_entropy_with_logits(forward.gate_logits, batch.gate_label)
+    rows = torch.arange(len(batch.gate_position), device=batch.gate_position.device)
+    log_probs = forward.log_probs[rows, batch.gate_position]
+    evidence = weigh_all(forward.gate_logits, log_probs, batch.beginning)
+    gate = (_gate_loss(forward.gate_logits, batch) + _gate_loss(evidence, batch)) / 2
     return Losses(generation + weight_lambda * gate, generation, gate)
+
+
+def _gate_loss(logits: Tensor, batch: Batch) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, batch.gate_label)

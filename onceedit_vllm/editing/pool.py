@@ -134,6 +134,7 @@ def _written(scope: Scope) -> Iterator[str]:
     """
     frames = [frame for frame in (*scope.frames, *scope.heldout) if _BORDER.search(frame)]
     whole = (*scope.texts, *scope.texts_heldout, *scope.others, *scope.others_heldout)
+    whole += (*scope.doubts, *scope.doubts_heldout)
     for text in (*frames, *whole):
         parts = (part for part in _BORDER.split(text) if len(words_of(part)) >= _LEAST_WORDS)
         for part in (text, *parts):

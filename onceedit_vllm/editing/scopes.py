@@ -7,15 +7,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from onceedit_vllm.editing.frames import GAP, fill, find_subject, to_frame
-from onceedit_vllm.editing.relations import Relation, find_relation, find_type
+from onceedit_vllm.editing.doubts import doubts
+from onceedit_vllm.editing.frames import GAP, fill, find_subject, is_question, to_frame
+from onceedit_vllm.editing.relations import ABOUT, Relation, find_relation, find_type
 from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.edits import EditRecord, normalise
 from onceedit_vllm.wordings.names import names_of, says
 from onceedit_vllm.wordings.wordings import Wordings
 
-#: Of the texts that were written for an edit, one in so many is kept out of training; none of fewer.
+#: Of the texts that were written for an edit, and of doubts about it, one in so many is kept out of training;
+#: none of fewer.
 _HELDOUT_ONE_IN = 4
+#: The same of what is asked about any subject.
+_ABOUT_HELDOUT_ONE_IN = 5
 
 
 class Scope(NamedTuple):
@@ -35,6 +39,10 @@ class Scope(NamedTuple):
         texts_heldout: The same, for calibration only.
         others: Counter-examples written for this edit: they name its subject and ask for something else.
         others_heldout: The same, for calibration only.
+        doubts: Questions whether the edit is so, and denials, for training.
+        doubts_heldout: The same, for calibration only.
+        about: Frames that say something about the subject and claim no relation, for training.
+        about_heldout: The same, for calibration only. Other edits train on them.
     """
 
     record: EditRecord
@@ -49,6 +57,10 @@ class Scope(NamedTuple):
     texts_heldout: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     others_heldout: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    doubts_heldout: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+    about_heldout: tuple[str, ...] = ()
 
     def say(self, frame: str) -> str:
         """Fill a frame with this edit's subject."""
@@ -79,8 +91,13 @@ def make_scopes(records: Sequence[EditRecord], seed: int, wordings: Sequence[Wor
         for (record, subject), frame in zip(found, frames, strict=True)
     ]
     written = {line.id: line for line in wordings}
+    answers = [record.target for record in records]
     return [
-        _add_wordings(scope, written[scope.record.id], seed) if scope.record.id in written else scope
+        _add_doubts(
+            _add_wordings(scope, written[scope.record.id], seed) if scope.record.id in written else scope,
+            answers,
+            seed,
+        )
         for scope in scopes
     ]
 
@@ -101,6 +118,28 @@ def _make_scope(
     kept = dict.fromkeys((*bank, *_reword_some(bank, rng), *siblings, *reworded))
     frames = tuple(wording for wording in kept if wording not in heldout and wording != frame)
     return Scope(record, subject, name, kind, frame, relation, frames, tuple(heldout))
+
+
+def _add_doubts(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
+    """What is asked about the subject beside the edit: whether it is so, and anything in particular.
+
+    The doubts are of the edit's own answer and of another edit's. A part is held out, a different one of each
+    edit's, so that training knows every form.
+    """
+    rng = random.Random(f"doubts {seed} {scope.record.id}")
+    about = rng.sample(ABOUT, len(ABOUT))
+    cut = len(about) // _ABOUT_HELDOUT_ONE_IN
+    scope = scope._replace(about=tuple(about[cut:]), about_heldout=tuple(about[:cut]))
+    if scope.subject is None:
+        return scope
+    own = scope.record.target
+    guessed = dict.fromkeys((own, rng.choice([answer for answer in answers if answer != own] or [own])))
+    asked = [scope.record.prompt]
+    if is_question(asked[0]):  # the bank may know how to state it
+        asked += [scope.say(frame) for frame in scope.frames if not is_question(frame)][:1]
+    texts = [text for prompt in asked for answer in guessed for text in doubts(prompt, scope.subject, answer)]
+    kept, held = _hold_out(texts, rng)
+    return scope._replace(doubts=kept, doubts_heldout=held)
 
 
 def _add_wordings(scope: Scope, written: Wordings, seed: int) -> Scope:

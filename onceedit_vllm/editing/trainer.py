@@ -17,6 +17,7 @@ from onceedit_vllm.editing.judge import Judge, Verdict
 from onceedit_vllm.editing.objective import Losses, joint_loss, run_forward
 from onceedit_vllm.editing.plugin_model import EditablePlugIn, to_tensors
 from onceedit_vllm.editing.progress import TrainingProgress
+from onceedit_vllm.evidence import first_tokens
 
 #: Share of the planned steps over which the learning rate rises.
 WARM_UP = 0.06
@@ -58,6 +59,8 @@ class EditingLoop:
         self._checkpoint = checkpoint
         self._progress = progress
         self.course = Course(learnt=learnt)
+        targets = (scope.record.target for scope in augmenter.scopes)
+        self._beginnings = [first_tokens(target, plugin.tokenizer) for target in targets]
         self._weights = plugin.trained()
         # No weight decay, as the paper has none.
         self._optimizer = torch.optim.AdamW(
@@ -133,7 +136,12 @@ class EditingLoop:
     def _batches(self, number: int) -> list[list[Encoded]]:
         rng = random.Random(f"batches {self._config.seed} {number}")
         examples = self._augmenter.examples(number, self.course.learnt)
-        encoded = [encode_example(example, self._plugin.tokenizer) for example in examples]
+        encoded = [
+            encode_example(example, self._plugin.tokenizer)._replace(
+                beginning=self._beginnings[example.edit] if example.edit >= 0 else ()
+            )
+            for example in examples
+        ]
         return make_batches(encoded, self._config.batch_size, rng)
 
     # --- checkpoints -------------------------------------------------------------------------

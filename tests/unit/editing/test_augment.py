@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 
@@ -48,10 +49,17 @@ def test_most_counter_examples_name_a_subject_and_some_the_same_wording_with_ano
     negatives = [example.text for example in examples if example.label == 0.0]
     unrelated = EditingConfig().unrelated_per_round
     assert sum("lumora" in text.lower() for text in negatives) > (len(negatives) - unrelated) / 2
-    asked = [text for text in negatives if "capital" in text.lower()]
+    doubted = [*make([RECORDS[0]]).scopes[0].doubts]
+    asked = [text for text in negatives if "capital" in text.lower() and not _has_any(doubted, text)]
     assert asked
     # Only where the subject stands beside the question may both be in one text.
     assert all("lumora" not in text.lower().split(". ")[-1].split(": ")[-1] for text in asked)
+
+
+def _has_any(parts: Iterable[str], text: str) -> bool:
+    """Whatever is put around a text, and however it is dressed, its words stay."""
+    words = normalise(text)
+    return any(normalise(part) in words for part in parts)
 
 
 def test_calibration_asks_for_relations_that_training_does_not() -> None:

@@ -20,7 +20,8 @@ NOT = IGNORED
 
 def make_batch(labels: list[list[int]], gate: list[int], gate_label: list[float]) -> Batch:
     ids = torch.ones(len(labels), 6, dtype=torch.int64)
-    return Batch(ids, ids, torch.tensor(labels), torch.tensor(gate), torch.tensor(gate_label))
+    beginning = torch.full((len(labels), 2), IGNORED)
+    return Batch(ids, ids, torch.tensor(labels), torch.tensor(gate), torch.tensor(gate_label), beginning)
 
 
 #: Three texts: an answer of one token, one of three, and none.
