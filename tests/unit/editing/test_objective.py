@@ -123,3 +123,38 @@ def test_a_batch_without_answers_learns_the_gate_alone() -> None:
     assert losses.generation.item() == 0.0
     assert losses.gate.item() == pytest.approx(math.log(2))
     assert losses.total.item() == pytest.approx(0.5 * math.log(2))
+
+
+def test_texts_that_name_an_edit_learn_the_evidence_too() -> None:
+    """Written out: log-odds of [WEIGHT] and of the answer's first tokens, added, beside [WEIGHT]'s alone."""
+    logits = some_logits().float()
+    forward = run_forward(saying(logits), BATCH)
+    named = BATCH._replace(beginning=torch.tensor([[1, NOT], [NOT, NOT], [0, 2]]))
+    alone = [_cross_entropy(float(g), y) for g, y in zip(forward.gate_logits, (1.0, 1.0, 0.0), strict=True)]
+    first = float(forward.log_probs[0, 2, 1].exp())
+    third = float(forward.log_probs[2, 1, [0, 2]].exp().sum())
+    odds = [math.log(first / (1 - first)), 0.0, math.log(third / (1 - third))]
+    joined = [
+        _cross_entropy(float(g) + o, y)
+        for g, o, y in zip(forward.gate_logits, odds, (1.0, 1.0, 0.0), strict=True)
+    ]
+    losses = joint_loss(forward, named, 0.8)
+    assert losses.gate.item() == pytest.approx((sum(alone) + sum(joined)) / 6, rel=1e-5)
+    assert losses.generation == joint_loss(forward, BATCH, 0.8).generation
+
+
+def test_a_counter_example_is_taught_not_to_say_the_answer() -> None:
+    logits = some_logits().float().requires_grad_()
+    named = BATCH._replace(beginning=torch.tensor([[NOT, NOT], [NOT, NOT], [0, 2]]))
+    (gradient,) = torch.autograd.grad(
+        joint_loss(run_forward(saying(logits), named), named, 0.8).total, logits
+    )
+    at = gradient[2, 4]
+    assert torch.isfinite(gradient).all()
+    assert (at[[0, 2]] > 0).all()  # down they go
+    assert (at[[1, 3]] < 0).all()
+
+
+def _cross_entropy(logit: float, label: float) -> float:
+    alpha = 1 / (1 + math.exp(-logit))
+    return -math.log(alpha if label else 1 - alpha)

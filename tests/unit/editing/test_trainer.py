@@ -15,6 +15,7 @@ from onceedit_vllm.editing.plugin_model import EditablePlugIn, load_plugin, load
 from onceedit_vllm.editing.progress import TrainingProgress
 from onceedit_vllm.editing.trainer import EditingLoop
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.evidence import first_tokens
 from onceedit_vllm.testing import save_toy_model
 
 EDITS = [EditRecord(id="a", prompt="The capital of Lumora is", target="Port", subject="Lumora")]
@@ -89,3 +90,15 @@ def test_training_ends_when_all_is_learnt(plugin: EditablePlugIn, tmp_path: Path
     assert verdict.is_done == loop.course.stopped_early
     assert loop.course.learnt == verdict.learnt
     assert loop.course.rounds <= 60
+
+
+def test_what_names_an_edit_is_given_the_beginning_of_its_answer(
+    plugin: EditablePlugIn, tmp_path: Path
+) -> None:
+    loop, _ = make_loop(plugin, QUICK, tmp_path)
+    encoded = [example for batch in loop._batches(0) for example in batch]
+    wanted = first_tokens("Port", plugin.tokenizer)
+    assert {example.beginning for example in encoded} == {wanted, ()}
+    for example in encoded:
+        text = plugin.tokenizer.decode(example.ids[: example.prompt_length])
+        assert (example.beginning == wanted) == ("lumora" in text.lower())
