@@ -28,7 +28,7 @@ ConflictPolicy = Literal["refuse", "replace", "keep"]
 FailurePolicy = Literal["stop", "llm"]
 Dataset = Literal["zsre", "counterfact", "counterfact-relations", "qaedit", "halluedit", "jsonl"]
 Protocol = Literal["natural-stop", "vanilla", "chat", "teacher-forced"]
-Baseline = Literal["llm", "plugin", "lookup", "context", "finetuned"]
+Baseline = Literal["llm", "plugin", "lookup", "context", "finetuned", "eq16", "deepen"]
 
 #: The token whose logit at the end of the prompt is the ensemble weight (paper, section 3.1).
 WEIGHT_TOKEN = "[WEIGHT]"

@@ -13,8 +13,9 @@ from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.evaluation.record import Stratum
 
 #: `edited`: the LLM with the pack; `llm`: the LLM alone; `plugin`: the plug-in alone; `context`: the LLM
-#: alone that reads the edit before the question; `finetuned`: the LLM that was trained on the edits itself.
-Arm = Literal["edited", "llm", "plugin", "context", "finetuned"]
+#: alone that reads the edit before the question; `finetuned`: the LLM that was trained on the edits itself;
+#: `eq16` and `deepen`: the LLM with the pack as the paper has it, over these relative maps.
+Arm = Literal["edited", "llm", "plugin", "context", "finetuned", "eq16", "deepen"]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from onceedit_vllm.config import EvaluationConfig, ServingConfig
+from onceedit_vllm.config import AlignmentConfig, EvaluationConfig, ServingConfig
 from onceedit_vllm.edits import TEMPLATES
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.evaluation import provenance
@@ -29,6 +30,10 @@ from onceedit_vllm.evaluation.scoring import Scorer
 from onceedit_vllm.evaluation.tokens import Tokens, load_tokens
 from onceedit_vllm.pack import MANIFEST_FILE, EditPack
 from onceedit_vllm.runner.asking import AskingEngine, read_decisions
+
+#: The paper's method over one of its maps, as a baseline.
+Paper = Literal["eq16", "deepen"]
+PAPERS: tuple[Paper, ...] = get_args(Paper)
 
 
 class Files(NamedTuple):
@@ -177,7 +182,10 @@ def _ask_and_mark(
     )
     interview.ask_plugin(lambda: PlugInAlone(subject.pack))
     if "finetuned" in config.baselines:
-        interview.ask_tuned(lambda: _open_tuned(subject, files, serving, progress, engine_args))
+        interview.ask_other("finetuned", lambda: _open_tuned(subject, files, serving, progress, engine_args))
+    for kind in PAPERS:
+        if kind in config.baselines:
+            interview.ask_other(kind, partial(_open_as_written, subject, kind, files, engine_args))
     template = TEMPLATES[subject.pack.manifest.template]
     marking = Marking(
         answers,
@@ -197,6 +205,24 @@ def _open_tuned(
     """The LLM fine-tuned on all edits of the pack, in an engine of its own."""
     fine_tune(subject.llm, subject.pack.edits, files.tuned, visible=progress)
     return AskingEngine(files.tuned, serving, files.decisions.absolute(), **engine_args)
+
+
+def _open_as_written(
+    subject: Subject, kind: Paper, files: Files, engine_args: Mapping[str, Any]
+) -> AskingEngine:
+    """An engine with the pack as the paper has it: every prompt is fused with the weight that [WEIGHT] says.
+
+    The search is solved exactly instead of by a few steps.
+    """
+    serving = ServingConfig(
+        pack=subject.pack.root,
+        alignment=AlignmentConfig(kind=kind),
+        scope="weight",
+        weight="alpha",
+        threshold=0.0,
+    )
+    log = files.decisions.with_suffix(f".{kind}.jsonl").absolute()
+    return AskingEngine(subject.llm, serving, log, **engine_args)
 
 
 def _report(

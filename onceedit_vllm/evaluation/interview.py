@@ -18,6 +18,14 @@ from onceedit_vllm.terminal import progress_bar
 if TYPE_CHECKING:
     from onceedit_vllm.runner.offline import Answer
 
+#: Those that meet the plug-in, and what the engines of the others are called.
+_WITH_EDITS = frozenset({"edited", "eq16", "deepen"})
+_ENGINES: dict[Arm, str] = {
+    "finetuned": "the fine-tuned LLM",
+    "eq16": "the LLM, the paper's way over maps of Eq. 16",
+    "deepen": "the LLM, the paper's way over DeePEn's maps",
+}
+
 
 class Interview:
     """One run over the questions.
@@ -75,15 +83,15 @@ class Interview:
                 bar.advance(task, len(batch))
         return len(missing) + len(in_context)
 
-    def ask_tuned(self, opened: Callable[[], AbstractContextManager[AskingEngine]]) -> int:
-        """Ask the LLM that was fine-tuned on the edits, alone; returns how many questions."""
-        missing = [item for item in self._items if item.key("finetuned") not in self._answers]
+    def ask_other(self, arm: Arm, opened: Callable[[], AbstractContextManager[AskingEngine]]) -> int:
+        """Ask an engine of a baseline's own; returns how many questions."""
+        missing = [item for item in self._items if item.key(arm) not in self._answers]
         if not missing:
             return 0
         with opened() as engine, progress_bar(*_columns(), shown=self._visible) as bar:
-            task = bar.add_task("asking the fine-tuned LLM", total=len(missing))
+            task = bar.add_task(f"asking {_ENGINES[arm]}", total=len(missing))
             for batch in batches_of(missing, self._config.batch_size):
-                self._answers.add(self._ask(engine, batch, "finetuned"))
+                self._answers.add(self._ask(engine, batch, arm))
                 bar.advance(task, len(batch))
         return len(missing)
 
@@ -111,7 +119,7 @@ class Interview:
 
     def _ask(self, engine: AskingEngine, batch: Sequence[Item], arm: Arm) -> list[tuple[Key, Said]]:
         prompts = [self._plan.prompt_of(item, arm) for item in batch]
-        answers = engine.ask(prompts, edits=arm == "edited")
+        answers = engine.ask(prompts, edits=arm in _WITH_EDITS)
         return [(item.key(arm), _said(answer)) for item, answer in zip(batch, answers, strict=True)]
 
     def _ask_alone(self, plugin: PlugInAlone, batch: Sequence[Item]) -> list[Said]:

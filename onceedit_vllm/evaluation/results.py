@@ -7,7 +7,7 @@ from itertools import groupby
 
 from onceedit_vllm.config import EvaluationConfig
 from onceedit_vllm.errors import ModelError
-from onceedit_vllm.evaluation.answers import AnswersFile, Said
+from onceedit_vllm.evaluation.answers import AnswersFile, Arm, Said
 from onceedit_vllm.evaluation.contamination import Place
 from onceedit_vllm.evaluation.lookup import Lookup
 from onceedit_vllm.evaluation.plan import Item
@@ -154,6 +154,8 @@ class Marking:
             )
         if "context" in wanted:
             scores["context"] = self._scorer.score(item, self._answers[item.key("context")], alone)
-        if "finetuned" in wanted:
-            scores["finetuned"] = self._scorer.score(item, self._answers[item.key("finetuned")], alone)
+        engines: tuple[Arm, ...] = ("finetuned", "eq16", "deepen")
+        for arm in engines:
+            if arm in wanted:
+                scores[arm] = self._scorer.score(item, self._answers[item.key(arm)], alone)
         return {name: score for name, score in scores.items() if score is not None}

@@ -16,7 +16,7 @@ from tests.e2e.engine import runner_environment
 
 pytestmark = pytest.mark.e2e
 
-BASELINES = ("llm", "plugin", "lookup", "context", "finetuned")
+BASELINES = ("llm", "plugin", "lookup", "context", "finetuned", "eq16", "deepen")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,9 @@ def test_others_stand_beside(natural: Any, out: Path) -> None:
     tuning = report["finetuning"]
     assert (tuning["edits"], tuning["epochs"]) == (3, EPOCHS)
     assert baselines["finetuned"]["locality"]["value"] < 1.0
+    # The paper's way knows the edits, and fuses every other prompt too.
+    assert baselines["eq16"]["reliability"]["value"] == 1.0
+    assert (baselines["deepen"]["reliability"]["n"], baselines["deepen"]["locality"]["n"]) == (3, 3)
 
 
 def test_the_table_and_the_page(natural: Any, out: Path) -> None:

@@ -100,5 +100,5 @@ def test_what_names_an_edit_is_given_the_beginning_of_its_answer(
     wanted = first_tokens("Port", plugin.tokenizer)
     assert {example.beginning for example in encoded} == {wanted, ()}
     for example in encoded:
-        text = plugin.tokenizer.decode(example.ids[: example.prompt_length])
+        text = str(plugin.tokenizer.decode(example.ids[: example.prompt_length]))
         assert (example.beginning == wanted) == ("lumora" in text.lower())
