@@ -52,7 +52,7 @@ SECTIONS: dict[str, Callable[[sections.Plan], Any]] = {
 def main() -> int:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
-    plan = sections.Plan(torch.device(args.device), smoke=args.smoke)
+    plan = sections.Plan(torch.device(args.device), args.smoke, tuple(args.recorded_kind))
     result = begin(args)
     crashed: list[str] = []
     skipped: list[str] = []
@@ -101,6 +101,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
     parser.add_argument(
         "--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="parts to run (default: all)"
+    )
+    kinds = list(sections.NUM_CHECKED)
+    parser.add_argument(
+        "--recorded-kind",
+        nargs="+",
+        choices=kinds,
+        default=kinds,
+        help="maps that the recorded steps go over",
     )
     args = parser.parse_args()
     if args.threads < 1:

@@ -41,6 +41,8 @@ class Plan:
 
     device: torch.device
     smoke: bool
+    #: Of the recorded steps: for the dense ones the whole product takes most of an hour.
+    recorded_kinds: tuple[MapKind, ...] = tuple(NUM_CHECKED)
 
 
 def _square(plan: Plan, kind: MapKind, size: int) -> Setup:
@@ -185,7 +187,7 @@ def recorded_steps(plan: Plan) -> list[dict[str, Any]] | None:
     """Recorded steps of the real models against the whole product."""
     steps = None if plan.smoke else _steps()
     found = []
-    for kind in NUM_CHECKED:
+    for kind in plan.recorded_kinds:
         setup = None if steps is None else real(kind, plan.device)
         if setup is None or steps is None:
             return None
