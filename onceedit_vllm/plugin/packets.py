@@ -64,7 +64,8 @@ class State(IntEnum):
     CLOSED = 0
     #: They do, and there is a list.
     SPEAKING = 1
-    #: They do, but the plug-in has nothing to say about this token: it is in the middle of a character.
+    #: They do, but the plug-in has nothing to say about this token: it is in the middle of a character of
+    #: whose bytes its tokenizer knows nothing.
     SILENT = 2
     #: They did, and the text is over. The host has forgotten it.
     ENDED = 3

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from onceedit_vllm.config import WEIGHT_TOKEN
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.plugin.boundaries import cut_rule, steps_of
+from onceedit_vllm.plugin.byte_tokens import ByteTokens, byte_tokens_of
 from onceedit_vllm.plugin.cuts import NO_CUT, Cut, CutRule
 
 
@@ -51,12 +52,14 @@ class PlainEncoder:
     def __init__(self, tokenizer: Any) -> None:
         self.num_characters = 0
         self.cut_rule: CutRule | None = None
+        self._bytes: ByteTokens | None = None
         core = getattr(tokenizer, "backend_tokenizer", None)
         if core is None:
             self._from_start: Encode = _slow_encode(tokenizer)
             self._from_cut = self._from_start
         else:
             plain = _plain_copy(core, _special_texts(tokenizer))
+            self._bytes = byte_tokens_of(plain)
             self.cut_rule = cut_rule(plain)
             self._from_start = _encode(plain, self.cut_rule)
             self._from_cut = _encode(_without_prefix(plain), self.cut_rule)
@@ -67,6 +70,15 @@ class PlainEncoder:
         """The tokens of `text`; False: it continues a text that was cut before it."""
         self.num_characters += len(text)
         return self._from_start(text) if at_start else self._from_cut(text)
+
+    def encode_begun(self, text: str, begun: bytes, *, at_start: bool) -> list[int] | None:
+        """The tokens of a text and of the first bytes of a character behind it.
+
+        Byte-level BPE merges them with what they stand behind, as in the whole text; SentencePiece's has a
+        token for every byte. None where the tokenizer has no tokens for them.
+        """
+        ids = self.encode(text, at_start=at_start).ids
+        return None if self._bytes is None else self._bytes.join(text, ids, begun)
 
     def _refuse_control_tokens(self, tokenizer: Any) -> None:
         unknown = getattr(tokenizer, "unk_token_id", None)

@@ -247,15 +247,15 @@ class Reader:
     def _say(self, reading: Reading) -> Words | None:
         """What the plug-in says about the next token, None for nothing.
 
-        It says nothing after the end of the answer. In the middle of a character it can only finish
-        the token it began.
+        It says nothing after the end of the answer. In the middle of a character that its tokenizer has no
+        bytes for it can only finish the token it began.
         """
         if reading.is_lost or not reading.is_open or reading.text is None or reading.text.ended:
             return None
         written = reading.output_ids[-self._reach :] if self._reach else ()
         owed = self._book.owed(written, reading.said_before)
         log_probs = reading.said_before(0)
-        if log_probs is not None and reading.text.ready:
+        if log_probs is not None and reading.text.reaches_end:
             return Words(log_probs, owed)
         if owed is None:
             return None

@@ -110,15 +110,16 @@ class SyncedText:
     """One text, as the plug-in reads it: a pure function of the prompt's and the output's tokens.
 
     Attributes:
-        ready: False while the text ends in an incomplete UTF-8 character; the ids then stop before
-            the token that began it.
+        ready: False while the text ends in an incomplete UTF-8 character.
+        reaches_end: The ids hold all of the text. False while it ends in an incomplete character of which the
+            plug-in's tokenizer has no tokens; the ids then stop before the token that began it.
         ended: The LLM's output held a special token, such as end of sequence; the text is not
             followed beyond it.
     """
 
     def __init__(self, sync: TextSync, prompt_ids: Iterable[int]) -> None:
         self._sync = sync
-        self.ready = True
+        self.ready = self.reaches_end = True
         self.ended = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # characters of tokens that also hold a part of the next character
@@ -133,6 +134,7 @@ class SyncedText:
             text += self._held + self._decoder.decode(b"", final=True) + sync.suffix
             self._held, self.ready = "", True
         self._append(text)
+        self._add_begun()
         self._move_window()
 
     @property
@@ -145,14 +147,18 @@ class SyncedText:
 
         Returns:
             How to get from the last ids to the present ones; ``(0, ())`` where they are the same:
-            the tokens hold no text, only a part of a character, or come after the end.
+            the tokens hold no text, a part of a character that the plug-in has no tokens for, or come
+            after the end.
         """
+        begun = self._decoder.getstate()[0]
         text = "".join(self._complete(self._outputs(llm_ids)))
-        if not text:
+        if not text and self._decoder.getstate()[0] == begun:
             return SyncUpdate(0, ())
         num_before, settled_before, window_before = len(self._ids), self._num_settled, self._window
         old_end = self._ids[settled_before:]
-        self._append(text)
+        if text:
+            self._append(text)
+        self._add_begun()
         num_leading = len(self._sync.encoder.leading_ids)
         if self._move_window():
             return SyncUpdate(num_leading + num_before - window_before, tuple(self.ids))
@@ -200,6 +206,21 @@ class SyncedText:
         self._num_settled += cut.num_tokens
         self._tail = self._tail[cut.num_characters :]
         self._tail_is_start = self._tail_is_start and not cut.num_characters
+
+    def _add_begun(self) -> None:
+        """Let the ids go on with the bytes of a character that is not complete; the next text replaces them.
+
+        Who has written the first byte of "ř" knows the next one: a plug-in that spells it so must read it.
+        """
+        begun = self._decoder.getstate()[0]
+        if begun:
+            tail = self._tail + self._held
+            ids = self._sync.encoder.encode_begun(tail, begun, at_start=self._tail_is_start)
+            if ids is not None:
+                self._ids[self._num_settled :] = ids
+            self.reaches_end = ids is not None
+        else:
+            self.reaches_end = True
 
     def _move_window(self) -> bool:
         """Bring the window to where it belongs; True when it moved."""

@@ -122,7 +122,7 @@ class FakeText:
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = list(ids)
         self._waiting: list[int] = []
-        self.ready = True
+        self.ready = self.reaches_end = True
         self.ended = False
 
     def extend(self, llm_ids: Sequence[int]) -> FakeUpdate:
@@ -130,7 +130,7 @@ class FakeText:
             raise ValueError("no text")
         self.ended = self.ended or EOS in llm_ids
         self._waiting.extend(llm_ids)
-        self.ready = llm_ids[-1] != HALF
+        self.ready = self.reaches_end = llm_ids[-1] != HALF
         if not self.ready:
             return FakeUpdate(0, ())
         new_ids, self._waiting = tuple(self._waiting), []

@@ -95,25 +95,66 @@ def test_a_text_whose_tokens_become_fewer_still_gives_one_to_read() -> None:
     assert text.ids == [1]
 
 
-def test_incomplete_character_waits() -> None:
-    sync, surface = make(), SURFACES["byte-level"]
-    first, *middle, last = [surface.id_of[bytes([byte])] for byte in "😀".encode()]
+def bytes_of(text: str) -> list[int]:
+    """A text in byte-level tokens of one byte each."""
+    return [SURFACES["byte-level"].id_of[bytes([byte])] for byte in text.encode()]
+
+
+def test_incomplete_character_waits_where_there_are_no_tokens_for_bytes() -> None:
+    sync = make("unigram")
+    first, *middle, last = bytes_of("😀")
     text = sync.start(plain_ids(from_zoo("byte-level"), "play"))
     before = text.ids
     assert text.extend([first]) == text.extend(middle) == SyncUpdate(0, ())
-    assert not text.ready
+    assert (text.ready, text.reaches_end) == (False, False)
     assert text.ids == before
-    assert text.extend([last]).new_ids
-    assert text.ready
-    assert text.ids == plain_ids(from_zoo("byte-level"), "play😀")
+    text.extend([last])
+    assert (text.ready, text.reaches_end) == (True, True)
+    assert text.ids == plain_ids(from_zoo("unigram"), "play😀")
+
+
+@pytest.mark.parametrize("plugin", ["byte-level", "qwen", "sentencepiece"])
+@pytest.mark.parametrize("character", ["ř", "語", "😀"])
+def test_the_bytes_of_a_begun_character_are_read(plugin: str, character: str) -> None:
+    """Token by token what the plug-in itself writes: beginnings of the whole text's tokens, to the byte."""
+    sync, tokenizer = make(plugin), from_zoo(plugin)
+    surface = Surface.of(tokenizer)
+    text = sync.start(plain_ids(from_zoo("byte-level"), "play "))
+    encoded = b"play " + character.encode()
+    for at, token in enumerate(bytes_of(character), start=1):
+        assert text.extend([token]).new_ids
+        assert (text.ready, text.reaches_end) == (at == len(character.encode()), True)
+        plain = text.ids[len(sync.encoder.leading_ids) :]
+        assert surface.decode_bytes(plain).lstrip(b" ") == encoded[: 5 + at]
+    assert text.ids == [*sync.encoder.leading_ids, *plain_ids(tokenizer, f"play {character}")]
+
+
+def test_begun_bytes_merge_with_what_they_stand_behind() -> None:
+    """A plug-in that was taught " ř" as a space with the first byte, and the second, reads it so."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = {letter: at for at, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merged = "ĠÅ"
+    core = Tokenizer(models.BPE(vocab={**alphabet, merged: 256}, merges=[("Ġ", "Å")]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    plugin = PreTrainedTokenizerFast(tokenizer_object=core)
+    text = TextSync(plugin, SURFACES["byte-level"], max_context=99).start([])
+    text.extend(bytes_of("a "))
+    first, second = bytes_of("ř")
+    assert text.extend([first]) == SyncUpdate(1, (256,))
+    whole = plugin.encode("a ř")
+    assert text.ids == whole[:-1]
+    assert text.extend([second]) == SyncUpdate(0, tuple(whole[-1:]))
 
 
 def test_prompt_may_end_inside_a_character() -> None:
-    sync, surface = make(), SURFACES["byte-level"]
-    *begun, last = [surface.id_of[bytes([byte])] for byte in "語".encode()]
+    sync = make()
+    *begun, last = bytes_of("語")
     text = sync.start([*plain_ids(from_zoo("byte-level"), "a"), *begun])
-    assert not text.ready
-    assert text.ids == plain_ids(from_zoo("byte-level"), "a")
+    assert (text.ready, text.reaches_end) == (False, True)
+    assert sync.surface.decode_bytes(text.ids) == "a語".encode()[:-1]
     text.extend([last])
     assert text.ready
     assert text.ids == plain_ids(from_zoo("byte-level"), "a語")
