@@ -15,12 +15,13 @@ from onceedit_vllm.pack import GateRate
 
 #: With a subject named, few prompts are wrong and a missed edit is the likelier harm; without, alpha alone
 #: must keep all other traffic out. Above the highest, noise decides.
-LOWEST_WITH_SUBJECT, LOWEST_ALONE, HIGHEST = 0.1, 0.5, 0.95
-#: Judged, not fitted, on one set of 14 development facts. Evidence for people's wordings lay 2.4 log-odds
-#: below that for generated ones in the median of one training, 1.3 in the lowest tenth. Of other questions
-#: about the subject people's opened less often than generated ones in three of four trainings, more often
-#: in one.
-EASIER, HARDER = 2.0, 1 / 3
+LOWEST_WITH_SUBJECT, LOWEST_ALONE, HIGHEST = 0.05, 0.5, 0.95
+#: Judged, not fitted, on 14 facts of our own and 100 of CounterFact's, one training each. Evidence for
+#: people's wordings lay 2.4 log-odds below that for generated ones in the median of the first, 1.3 in the
+#: lowest tenth; 5.0 and 6.5 with the second. Of other questions about the subject fewer of people's opened
+#: than of generated ones with the first, 20 of 89 against 24 of 565 with the second; between 0.05 and 0.2 it
+#: was the same 20, while four more paraphrases of 100 were answered.
+EASIER, HARDER = 4.0, 0.5
 #: What a false opening costs where alpha decides alone, in missed edits.
 COSTLY = 3.0
 
