@@ -32,7 +32,8 @@ def calibrated(asked: list[Reading], same_subject: list[Reading], others: list[R
 
 
 def test_separable_alphas_are_separated() -> None:
-    found = calibrated(readings([0.9, 0.95, 0.99]), readings([0.3, 0.01]), readings([0.6, 0.2]))
+    asked = readings([0.9, 0.95, 0.99], [0.99, 0.995, 0.999])
+    found = calibrated(asked, readings([0.3, 0.01]), readings([0.6, 0.2]))
     assert 0.3 < found.with_subject.threshold < 0.9
     assert 0.6 < found.alone.threshold < 0.9
     assert (found.alone.true_positive_rate, found.alone.false_positive_rate) == (1.0, 0.0)
@@ -67,7 +68,7 @@ def test_thresholds_stay_in_range_and_rates_are_true(
 
 
 def test_with_a_subject_the_evidence_counts_and_alone_alpha() -> None:
-    asked = readings([0.55, 0.6], [0.9, 0.95])
+    asked = readings([0.55, 0.6], [0.99, 0.995])
     named = readings([0.58, 0.9], [0.2, 0.3])
     found = calibrated(asked, named, readings([0.01]))
     assert 0.3 < found.with_subject.threshold < 0.9
@@ -94,7 +95,7 @@ def test_the_users_unnamed_prompts_move_alpha_alone_only() -> None:
 
 def test_a_promised_rate_is_kept_at_the_bound_not_at_the_share() -> None:
     negatives = readings([0.01] * 98 + [0.5, 0.6])
-    strata = Strata(readings([0.55] * 50), same_subject=negatives, unrelated=readings([0.01]))
+    strata = Strata(readings([0.98] * 50), same_subject=negatives, unrelated=readings([0.01]))
     free, kept = calibrate(strata), calibrate(strata, 0.03)
     assert free.with_subject.false_positive_rate == pytest.approx(0.02)
     assert kept.with_subject.threshold > 0.6
