@@ -150,9 +150,9 @@ class SyncedText:
             the tokens hold no text, a part of a character that the plug-in has no tokens for, or come
             after the end.
         """
-        begun = self._decoder.getstate()[0]
+        before = self._begun
         text = "".join(self._complete(self._outputs(llm_ids)))
-        if not text and self._decoder.getstate()[0] == begun:
+        if not text and self._begun == before:
             return SyncUpdate(0, ())
         num_before, settled_before, window_before = len(self._ids), self._num_settled, self._window
         old_end = self._ids[settled_before:]
@@ -207,15 +207,19 @@ class SyncedText:
         self._tail = self._tail[cut.num_characters :]
         self._tail_is_start = self._tail_is_start and not cut.num_characters
 
+    @property
+    def _begun(self) -> tuple[str, bytes]:
+        """What has come since a token last ended with a whole character: text, and bytes of the next one."""
+        return self._held, self._decoder.getstate()[0]
+
     def _add_begun(self) -> None:
         """Let the ids go on with the bytes of a character that is not complete; the next text replaces them.
 
         Who has written the first byte of "ř" knows the next one: a plug-in that spells it so must read it.
         """
-        begun = self._decoder.getstate()[0]
+        held, begun = self._begun
         if begun:
-            tail = self._tail + self._held
-            ids = self._sync.encoder.encode_begun(tail, begun, at_start=self._tail_is_start)
+            ids = self._sync.encoder.encode_begun(self._tail + held, begun, at_start=self._tail_is_start)
             if ids is not None:
                 self._ids[self._num_settled :] = ids
             self.reaches_end = ids is not None
