@@ -11,28 +11,31 @@ from onceedit_vllm.plugin.boundaries import steps_of
 
 
 class ByteTokens(NamedTuple):
-    """A token for each byte, and how they join with the text before them.
+    """The tokens of single bytes, and how they join with the text before them.
 
     Attributes:
         core: The plug-in's tokenizer, which reads no special token out of text.
-        ids: 256 tokens.
+        ids: By byte; None for those without a token, as tokenizers have that never met them.
         letters: How a byte-level tokenizer spells each byte; None for one that falls back to `<0xNN>`, whose
             bytes are never merged.
     """
 
     core: Tokenizer
-    ids: tuple[int, ...]
+    ids: tuple[int | None, ...]
     letters: tuple[str, ...] | None
 
-    def join(self, text: str, ids: list[int], begun: bytes) -> list[int]:
-        """The tokens of a text and of some bytes behind it.
+    def join(self, text: str, ids: list[int], begun: bytes) -> list[int] | None:
+        """The tokens of a text and of some bytes behind it; None where one of these has none.
 
         Args:
             text: Whole characters.
             ids: Its tokens.
             begun: Bytes of the next character.
         """
-        alone = [*ids, *(self.ids[byte] for byte in begun)]
+        behind = [index for byte in begun if (index := self.ids[byte]) is not None]
+        if len(behind) < len(begun):
+            return None
+        alone = [*ids, *behind]
         if self.letters is None:
             return alone
         last = self._last_piece(text)
@@ -50,7 +53,7 @@ class ByteTokens(NamedTuple):
 
 
 def byte_tokens_of(core: Tokenizer) -> ByteTokens | None:
-    """The byte tokens of a BPE tokenizer; None where it has not all of them."""
+    """The byte tokens of a BPE tokenizer; None where it has none."""
     if not isinstance(core.model, models.BPE):
         return None
     if any(step["type"] == "ByteLevel" for step in steps_of(core.pre_tokenizer)):
@@ -61,6 +64,5 @@ def byte_tokens_of(core: Tokenizer) -> ByteTokens | None:
 
 
 def _of(core: Tokenizer, tokens: tuple[str, ...], letters: tuple[str, ...] | None) -> ByteTokens | None:
-    ids = [core.token_to_id(token) for token in tokens]
-    known = tuple(index for index in ids if index is not None)
-    return ByteTokens(core, known, letters) if len(known) == len(tokens) else None
+    ids = tuple(core.token_to_id(token) for token in tokens)
+    return ByteTokens(core, ids, letters) if any(index is not None for index in ids) else None

@@ -101,3 +101,25 @@ def test_specials_follow_the_plugins_convention(plugin: str) -> None:
     expected = real_tokenizer(plugin).encode("The capital of France is")
     llm_ids = plain_ids(real_tokenizer("gpt2"), "The capital of France is")
     assert real_sync(plugin, "gpt2").start(llm_ids).ids == expected
+
+
+@pytest.mark.parametrize("answer", [" Příbram", " Þórshöfn", " 東京", " Київ"])
+@pytest.mark.parametrize("plugin", [*REAL, *MORE])
+def test_what_a_plugin_writes_of_a_character_it_reads(plugin: str, answer: str) -> None:
+    """Byte by byte, as an LLM may write it: each beginning that the plug-in would write is read as such.
+
+    Where the plug-in has a token for the whole character it never writes its bytes; then only the end counts.
+    """
+    tokenizer, sync, surface = real_tokenizer(plugin), real_sync(plugin, "gpt2"), real_surface("gpt2")
+    text = sync.start(plain_ids(real_tokenizer("gpt2"), "The town is"))
+    before, own = len(text.ids), real_surface(plugin) if plugin in REAL else None
+    whole = [*sync.encoder.leading_ids, *plain_ids(tokenizer, f"The town is{answer}")]
+    for at, byte in enumerate(answer.encode(), start=1):
+        text.extend([surface.id_of[bytes([byte])]])
+        assert text.reaches_end
+        if own is not None:
+            written = answer.encode()[:at]
+            for end in range(before, len(whole) + 1):
+                if own.decode_bytes(whole[before:end]) == written:
+                    assert text.ids == whole[:end]
+    assert text.ids == whole

@@ -149,6 +149,23 @@ def test_begun_bytes_merge_with_what_they_stand_behind() -> None:
     assert text.extend([second]) == SyncUpdate(0, tuple(whole[-1:]))
 
 
+def test_a_byte_without_a_token_waits_and_no_other_does() -> None:
+    """Real tokenizers have none for bytes that they never met: SmolLM2's lacks 21 of 256."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter != "ð")
+    core = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(letters)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    sync = TextSync(PreTrainedTokenizerFast(tokenizer_object=core), SURFACES["byte-level"], max_context=99)
+    text = sync.start([])
+    assert text.extend(bytes_of("ř")[:1]).new_ids
+    assert text.reaches_end
+    text.extend(bytes_of("ř")[1:])
+    assert text.extend(bytes_of("😀")[:1]) == SyncUpdate(0, ())  # 0xF0, which byte-level spells "ð"
+    assert not text.reaches_end
+
+
 def test_prompt_may_end_inside_a_character() -> None:
     sync = make()
     *begun, last = bytes_of("語")
