@@ -33,10 +33,10 @@ from onceedit_vllm.updating.update import settings_of
 HERE = Path(__file__).parent
 PROMPTS = HERE / "data" / "hard_scope.jsonl"
 #: A long text about nothing of the kind, some hundred tokens.
-FILLER = " ".join(
+FILLER = [
     f"Item {number} of the minutes was postponed because the treasurer had left her green folder at home."
     for number in range(1, 31)
-)
+]
 console = Console(stderr=True, width=120)
 
 
@@ -54,7 +54,9 @@ def main() -> int:
         if args.smoke:
             args.pack, args.llm = make_toys(Path(scratch))
         pack = EditPack.load(args.pack)
-        cases = [measure(pack, llm, args.max_tokens) for llm in args.llm]
+        # Toys cut words into letters, and have little room.
+        sentences = 3 if args.smoke else len(FILLER)
+        cases = [measure(pack, llm, args.max_tokens, sentences) for llm in args.llm]
     result = {**provenance(), "smoke": args.smoke, "learnt": pack.report.num_learnt, "cases": cases}
     save(result, args.out)
     for case in cases:
@@ -88,13 +90,13 @@ def make_toys(root: Path) -> tuple[Path, list[str]]:
     return edit(plugin, [record], root / "pack", config=config, progress=False).root, [str(llm)]
 
 
-def measure(pack: EditPack, llm: str, max_tokens: int) -> dict[str, Any]:
+def measure(pack: EditPack, llm: str, max_tokens: int, sentences: int) -> dict[str, Any]:
     """Right and asked by kind, and what is wrong."""
     pool = TextPool(pack.edits, None, settings_of(pack), pack.wordings)
     asked, seen, unasked = [], [], 0
     for line in PROMPTS.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        prompt = render(entry, llm)
+        prompt = render(entry, llm, sentences)
         if prompt is None:
             unasked += 1
         elif pool.find(entry["turns"][-1] if "turns" in entry else entry["prompt"]) is not None:
@@ -119,10 +121,10 @@ def measure(pack: EditPack, llm: str, max_tokens: int) -> dict[str, Any]:
     }
 
 
-def render(entry: dict[str, Any], llm: str) -> str | None:
+def render(entry: dict[str, Any], llm: str, sentences: int) -> str | None:
     """The prompt; None for a chat where the LLM has no template."""
     if "turns" not in entry:
-        return str(entry["prompt"]).replace("{filler}", FILLER)
+        return str(entry["prompt"]).replace("{filler}", " ".join(FILLER[:sentences]))
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(llm))

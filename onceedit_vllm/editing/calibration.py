@@ -18,10 +18,13 @@ from onceedit_vllm.pack import GateRate
 LOWEST_WITH_SUBJECT, LOWEST_ALONE, HIGHEST = 0.05, 0.5, 0.95
 #: Judged, not fitted, on 14 facts of our own and 100 of CounterFact's, one training each. Evidence for
 #: people's wordings lay 2.4 log-odds below that for generated ones in the median of the first, 1.3 in the
-#: lowest tenth; 5.0 and 6.5 with the second. Of other questions about the subject fewer of people's opened
-#: than of generated ones with the first, 20 of 89 against 24 of 565 with the second; between 0.05 and 0.2 it
-#: was the same 20, while four more paraphrases of 100 were answered.
-EASIER, HARDER = 4.0, 0.5
+#: lowest tenth; 5.0 and 6.5 with the second: lower, and spread, by a logistic distribution here. Of other
+#: questions about the subject fewer of people's opened than of generated ones with the first, 20 of 89
+#: against 24 of 565 with the second; between 0.05 and 0.2 it was the same 20, while four more paraphrases of
+#: 100 were answered.
+EASIER, SPREAD, HARDER = 4.0, 2.0, 0.5
+#: Nearer to 0 and 1 a probability says no more.
+_CERTAIN = 1e-9
 #: What a false opening costs where alpha decides alone, in missed edits.
 COSTLY = 3.0
 
@@ -99,7 +102,8 @@ class _Texts(NamedTuple):
         values: Evidence or alpha, as measured.
         asks: They must open the gate.
         weight: Of the share that is wrong, in the cost.
-        easier: They are expected to lie this much log-odds below what was measured: other people's will.
+        easier: They are expected to lie this much log-odds below what was measured, and to be spread: other
+            people's will.
     """
 
     values: Sequence[float]
@@ -107,9 +111,13 @@ class _Texts(NamedTuple):
     weight: float = 1.0
     easier: float = 0.0
 
-    @property
-    def expected(self) -> list[float]:
-        return [_lowered(value, self.easier) for value in self.values]
+    def wrong(self, cut: float) -> float:
+        """The share that is expected on the wrong side of a cut."""
+        if self.easier:
+            below = (_log_odds(cut) - _log_odds(value) + self.easier for value in self.values)
+            return sum(sigmoid(far / SPREAD) for far in below) / max(1, len(self.values))
+        opened = _share(self.values, cut)
+        return 1 - opened if self.asks else opened
 
 
 def calibrate(strata: Strata, most_false: float | None = None) -> Thresholds:
@@ -170,7 +178,7 @@ def _cut(texts: Sequence[_Texts], lowest: float, most_false: float | None) -> Ca
 
     Every cut between two neighbouring values is a candidate. The rates that are reported are those measured.
     """
-    given = [each._replace(values=each.expected) for each in texts if each.values]
+    given = [each for each in texts if each.values]
     inside = (value for each in given for value in each.values if lowest < value < HIGHEST)
     points = sorted({lowest, HIGHEST, *inside})
     candidates = [(round((low + high) / 2, 4), high - low) for low, high in pairwise(points)]
@@ -184,10 +192,7 @@ def _cut(texts: Sequence[_Texts], lowest: float, most_false: float | None) -> Ca
 
 
 def _cost(texts: Sequence[_Texts], cut: float) -> float:
-    return sum(
-        each.weight * (1 - _share(each.values, cut) if each.asks else _share(each.values, cut))
-        for each in texts
-    )
+    return sum(each.weight * each.wrong(cut) for each in texts)
 
 
 def _reason(texts: Sequence[_Texts], cut: float, most_false: float | None) -> Iterator[str]:
@@ -237,8 +242,7 @@ def _alpha(readings: Sequence[Reading]) -> list[float]:
     return [reading.alpha for reading in readings]
 
 
-def _lowered(alpha: float, by: float) -> float:
-    """The same, so much log-odds lower."""
-    if alpha in (0.0, 1.0) or not by:
-        return alpha
-    return sigmoid(math.log(alpha) - math.log1p(-alpha) - by)
+def _log_odds(value: float) -> float:
+    """Of an evidence, which is bounded; see :mod:`onceedit_vllm.evidence`."""
+    inside = min(max(value, _CERTAIN), 1 - _CERTAIN)
+    return math.log(inside) - math.log1p(-inside)
