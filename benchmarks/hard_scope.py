@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 from outcome import add_output, as_text, save
 from provenance import provenance
-from rich.console import Console
 from rich.table import Table
 
 from onceedit_vllm import EditPack
 from onceedit_vllm.editing.pool import TextPool
 from onceedit_vllm.models import resolve_model
 from onceedit_vllm.runner.offline import Generation, generate
+from onceedit_vllm.terminal import error_console, kept_terminal
 from onceedit_vllm.updating.update import settings_of
 
 HERE = Path(__file__).parent
@@ -37,7 +37,6 @@ FILLER = [
     f"Item {number} of the minutes was postponed because the treasurer had left her green folder at home."
     for number in range(1, 31)
 ]
-console = Console(stderr=True, width=120)
 
 
 class Hard(NamedTuple):
@@ -50,19 +49,21 @@ class Hard(NamedTuple):
 
 def main() -> int:
     args = parse_arguments()
-    with tempfile.TemporaryDirectory(prefix="onceedit-") as scratch:
+    # vLLM and its processes print to standard output, which is for the JSON.
+    with kept_terminal() as answer, tempfile.TemporaryDirectory(prefix="onceedit-") as scratch:
         if args.smoke:
             args.pack, args.llm = make_toys(Path(scratch))
         pack = EditPack.load(args.pack)
         # Toys cut words into letters, and have little room.
         sentences = 3 if args.smoke else len(FILLER)
         cases = [measure(pack, llm, args.max_tokens, sentences) for llm in args.llm]
-    result = {**provenance(), "smoke": args.smoke, "learnt": pack.report.num_learnt, "cases": cases}
-    save(result, args.out)
-    for case in cases:
-        print_table(case)
-    if args.json:
-        print(as_text(result), end="")
+        result = {**provenance(), "smoke": args.smoke, "learnt": pack.report.num_learnt, "cases": cases}
+        save(result, args.out)
+        for case in cases:
+            print_table(case)
+        if args.json:
+            answer.write(as_text(result))
+            answer.flush()
     return 0
 
 
@@ -177,7 +178,7 @@ def print_table(case: dict[str, Any]) -> None:
         for key in ("open", "answered", "asking", "untouched", "others")
     ]
     table.add_row("all", *map(str, total))
-    console.print(table)
+    error_console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -109,9 +109,10 @@ def test_others_stand_beside(natural: Any, out: Path) -> None:
     tuning = report["finetuning"]
     assert (tuning["edits"], tuning["epochs"]) == (3, EPOCHS)
     assert baselines["finetuned"]["locality"]["value"] < 1.0
-    # The paper's way knows the edits, and fuses every other prompt too.
-    assert baselines["eq16"]["reliability"]["value"] == 1.0
-    assert (baselines["deepen"]["reliability"]["n"], baselines["deepen"]["locality"]["n"]) == (3, 3)
+    # The paper's way: an edit arrives over one map at least, and every other prompt is fused too.
+    assert baselines["eq16"]["reliability"]["n"] == 3
+    assert baselines["deepen"]["reliability"]["value"] > 0.0
+    assert baselines["eq16"]["locality"]["value"] == baselines["deepen"]["locality"]["value"] == 0.0
 
 
 def test_the_table_and_the_page(natural: Any, out: Path) -> None:
