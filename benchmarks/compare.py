@@ -29,7 +29,7 @@ _LOWER = {"s", "ms", "us", "ns", "seconds", "bytes", "kib", "mb", "mib", "gb", "
 _LOWER_COUNTS = {"failed", "failures", "missed", "perplexity"}
 _HIGHER = {
     *("speedup", "ratio", "rate", "agreement", "agree", "same", "accuracy", "met", "reached", "passed"),
-    *("reliability", "generality", "locality", "portability"),
+    *("reliability", "generality", "locality", "portability", "answered", "untouched"),
 }
 #: What is measured for comparison only: nobody's progress and nobody's fault.
 _BASELINES = {"baseline", "dense", "paper", "plain", "wanted", "limit"}
