@@ -110,7 +110,6 @@ class SyncedText:
     """One text, as the plug-in reads it: a pure function of the prompt's and the output's tokens.
 
     Attributes:
-        ready: False while the text ends in an incomplete UTF-8 character.
         reaches_end: The ids hold all of the text. False while it ends in an incomplete character of which the
             plug-in's tokenizer has no tokens; the ids then stop before the token that began it.
         ended: The LLM's output held a special token, such as end of sequence; the text is not
@@ -119,7 +118,7 @@ class SyncedText:
 
     def __init__(self, sync: TextSync, prompt_ids: Iterable[int]) -> None:
         self._sync = sync
-        self.ready = self.reaches_end = True
+        self.reaches_end = True
         self.ended = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # characters of tokens that also hold a part of the next character
@@ -132,10 +131,15 @@ class SyncedText:
         text = sync.prefix + "".join(self._complete(self._bytes_of(i) or b"" for i in prompt_ids))
         if sync.suffix:
             text += self._held + self._decoder.decode(b"", final=True) + sync.suffix
-            self._held, self.ready = "", True
+            self._held = ""
         self._append(text)
         self._add_begun()
         self._move_window()
+
+    @property
+    def ready(self) -> bool:
+        """False while the text ends in an incomplete UTF-8 character."""
+        return not self._decoder.getstate()[0]
 
     @property
     def ids(self) -> list[int]:
@@ -193,7 +197,6 @@ class SyncedText:
                 self._drops_space = False
                 piece = piece.removeprefix(b" ")
             self._held += self._decoder.decode(piece)
-            self.ready = not self._decoder.getstate()[0]
             if self.ready:
                 yield self._held
                 self._held = ""
