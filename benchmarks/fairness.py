@@ -28,7 +28,8 @@ from outcome import add_output, as_text, save
 from provenance import provenance
 from rich.console import Console
 from rich.table import Table
-from serving import UNRELATED, make_toys
+from serving import UNRELATED
+from toys import make_toys
 
 from onceedit_vllm import EditPack, PlugInConfig
 from onceedit_vllm.models import resolve_model

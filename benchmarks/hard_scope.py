@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 from outcome import add_output, as_text, save
 from provenance import provenance
 from rich.table import Table
+from toys import make_toys
 
-from onceedit_vllm import EditPack
+from onceedit_vllm import EditPack, EditRecord
 from onceedit_vllm.editing.pool import TextPool
 from onceedit_vllm.models import resolve_model
 from onceedit_vllm.runner.offline import Generation, generate
@@ -32,6 +33,7 @@ from onceedit_vllm.updating.update import settings_of
 
 HERE = Path(__file__).parent
 PROMPTS = HERE / "data" / "hard_scope.jsonl"
+TOY = EditRecord(id="0", prompt="The capital of France is", target="Lyon", subject="France")
 #: A long text about nothing of the kind, some hundred tokens.
 FILLER = [
     f"Item {number} of the minutes was postponed because the treasurer had left her green folder at home."
@@ -52,7 +54,7 @@ def main() -> int:
     # vLLM and its processes print to standard output, which is for the JSON.
     with kept_terminal() as answer, tempfile.TemporaryDirectory(prefix="onceedit-") as scratch:
         if args.smoke:
-            args.pack, args.llm = make_toys(Path(scratch))
+            args.pack, args.llm = make_toys(Path(scratch), TOY, epochs=2)
         pack = EditPack.load(args.pack)
         # Toys cut words into letters, and have little room.
         sentences = 3 if args.smoke else len(FILLER)
@@ -77,18 +79,6 @@ def parse_arguments() -> argparse.Namespace:
     if args.pack is None and not args.smoke:
         parser.error("--pack: name an EditPack of the demo's facts")
     return args
-
-
-def make_toys(root: Path) -> tuple[Path, list[str]]:
-    """An edit of a toy plug-in, and a toy LLM."""
-    from onceedit_vllm import EditingConfig, EditRecord, edit
-    from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_sentencepiece_tokenizer
-
-    plugin = save_toy_model(root / "plugin", tokenizer=toy_sentencepiece_tokenizer(), kind="llama", seed=2)
-    llm = save_toy_model(root / "llm", tokenizer=toy_bpe_tokenizer(), kind="llama", seed=1)
-    record = EditRecord(id="0", prompt="The capital of France is", target="Lyon", subject="France")
-    config = EditingConfig(learning_rate=3e-3, epochs=2, trained_share=1.0)
-    return edit(plugin, [record], root / "pack", config=config, progress=False).root, [str(llm)]
 
 
 def measure(pack: EditPack, llm: str, max_tokens: int, sentences: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from serving_figures import Turn, describe, targets
+from toys import make_toys
 
 from onceedit_vllm import EditPack
 from onceedit_vllm.models import resolve_model
@@ -83,18 +84,6 @@ def parse_arguments() -> argparse.Namespace:
     if min(args.rounds, args.rounds_outside) < 1:
         parser.error("--rounds, --rounds-outside: at least one")
     return args
-
-
-def make_toys(root: Path) -> tuple[Path, list[str]]:
-    """An edit of a toy plug-in, and a toy LLM."""
-    from onceedit_vllm import EditingConfig, EditRecord, edit
-    from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer, toy_sentencepiece_tokenizer
-
-    plugin = save_toy_model(root / "plugin", tokenizer=toy_sentencepiece_tokenizer(), kind="llama", seed=2)
-    llm = save_toy_model(root / "llm", tokenizer=toy_bpe_tokenizer(), kind="llama", seed=1)
-    record = EditRecord(id="0", prompt="The capital of Norland is", target="Tarsk", subject="Norland")
-    config = EditingConfig(learning_rate=3e-3, epochs=40, trained_share=1.0)
-    return edit(plugin, [record], root / "pack", config=config, progress=False).root, [str(llm)]
 
 
 @contextmanager

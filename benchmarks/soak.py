@@ -33,8 +33,9 @@ from provenance import provenance
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from serving import UNRELATED, make_toys
+from serving import UNRELATED
 from soak_traffic import Finished, Judge, Request, Traffic, mixed
+from toys import make_toys
 
 from onceedit_vllm import EditPack
 from onceedit_vllm.models import resolve_model

@@ -27,7 +27,8 @@ from outcome import add_output, as_text, print_targets, save
 from provenance import provenance
 from rich.console import Console
 from rich.table import Table
-from serving import make_toys, onceedit_settings
+from serving import onceedit_settings
+from toys import make_toys
 
 from onceedit_vllm import EditPack
 from onceedit_vllm.models import resolve_model

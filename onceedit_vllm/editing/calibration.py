@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from onceedit_vllm.binomial import lower_bound, upper_bound
 from onceedit_vllm.editing.probe import Reading
 from onceedit_vllm.errors import BadInputError
-from onceedit_vllm.evidence import sigmoid
 from onceedit_vllm.pack import GateRate
 
 #: With a subject named, few prompts are wrong and a missed edit is the likelier harm; without, alpha alone
@@ -95,7 +98,8 @@ class Thresholds(NamedTuple):
     alone: Calibration
 
 
-class _Texts(NamedTuple):
+@dataclass(frozen=True)
+class _Texts:
     """What is compared with a cut for some texts, and what their being wrong costs.
 
     Attributes:
@@ -114,10 +118,16 @@ class _Texts(NamedTuple):
     def wrong(self, cut: float) -> float:
         """The share that is expected on the wrong side of a cut."""
         if self.easier:
-            below = (_log_odds(cut) - _log_odds(value) + self.easier for value in self.values)
-            return sum(sigmoid(far / SPREAD) for far in below) / max(1, len(self.values))
+            far = _log_odds(np.float64(cut)) - self._odds + self.easier
+            return float(np.mean(1 / (1 + np.exp(-far / SPREAD))))
         opened = _share(self.values, cut)
         return 1 - opened if self.asks else opened
+
+    @cached_property
+    def _odds(self) -> NDArray[np.float64]:
+        """Made once: of many edits there are thousands of cuts, and as many values at each."""
+        odds: NDArray[np.float64] = _log_odds(np.array(self.values, dtype=np.float64))
+        return odds
 
 
 def calibrate(strata: Strata, most_false: float | None = None) -> Thresholds:
@@ -242,7 +252,7 @@ def _alpha(readings: Sequence[Reading]) -> list[float]:
     return [reading.alpha for reading in readings]
 
 
-def _log_odds(value: float) -> float:
-    """Of an evidence, which is bounded; see :mod:`onceedit_vllm.evidence`."""
-    inside = min(max(value, _CERTAIN), 1 - _CERTAIN)
-    return math.log(inside) - math.log1p(-inside)
+def _log_odds(probability: Any) -> Any:
+    """Of a number or an array of them, kept away from 0 and 1."""
+    inside = np.clip(probability, _CERTAIN, 1 - _CERTAIN)
+    return np.log(inside) - np.log1p(-inside)
