@@ -146,6 +146,9 @@ class ServingConfig(Settings):
     # Which prompts the edits concern. "subject+weight": those that name a subject or alias of an edit and of
     # which [WEIGHT] says so; "weight": [WEIGHT] alone, as in the paper; "subject": all that name one.
     scope: ScopeKind = "subject+weight"
+    # By which users' turns are found in a prompt, where the server is given one that is not the tokenizer's:
+    # the template or its file, as vLLM takes it.
+    chat_template: str | None = None
     # The plug-in's weight in Eq. 8 behind an open gate. "decided": 1; "alpha": [WEIGHT]'s, as in the paper.
     weight: WeightKind = "decided"
     # What becomes of an answer that the plug-in was in the middle of when it failed. "stop": it ends there;

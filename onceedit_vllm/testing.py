@@ -35,6 +35,14 @@ TOY_TEXT: tuple[str, ...] = (
 )
 
 
+#: A chat template like ChatML's; its special tokens are `CHAT_TOKENS`.
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
+
+
 def toy_bpe_tokenizer(
     texts: Sequence[str] = TOY_TEXT, *, vocab_size: int = 448, extra_special: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:

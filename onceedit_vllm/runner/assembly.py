@@ -91,9 +91,11 @@ def _assemble(
     """One rank's part; the first one attaches to the plug-in, counts and logs."""
     from onceedit_vllm.fusion.fuser import Fuser
     from onceedit_vllm.runner.scope import PromptScope
+    from onceedit_vllm.runner.turns import ChatTurns
 
     pack, alignment, vocabulary = _align(vllm_config, config)
-    scope_of = partial(PromptScope, surface=vocabulary.surface, kind=config.scope)
+    turns = ChatTurns.of(_llm_tokenizer(vllm_config), vocabulary.surface, config.chat_template)
+    scope_of = partial(PromptScope, surface=vocabulary.surface, kind=config.scope, turns=turns)
     host, client, log = None, None, None
     if group is None or group.is_first:
         client, host = attach(pack, config, vocabulary, partial(observe, "plugin_step_seconds"))

@@ -28,6 +28,7 @@ class Row:
         output_ids: LLM tokens generated so far.
         scope: What the edits' subjects say about the prompt.
         named: The edits whose subject the prompt names.
+        asked: The part of the prompt that the plug-in reads; None: all of it.
         mention_opens: A named subject is enough, and the prompt names one.
         epoch: The pack that it was begun with; None: the host's active one.
         alpha: What the host has decided on, None until it has.
@@ -47,6 +48,7 @@ class Row:
     output_ids: list[int] = field(default_factory=list)
     scope: Verdict = "weight"
     named: tuple[int, ...] = ()
+    asked: Sequence[int] | None = None
     mention_opens: bool = False
     epoch: int | None = None
     alpha: float | None = None
@@ -60,6 +62,11 @@ class Row:
     def forced_alpha(self) -> float | None:
         """The request's own alpha, 1 where a named subject is enough, None where [WEIGHT] is asked."""
         return self.options.alpha if self.options.alpha is not None or not self.mention_opens else 1.0
+
+    @property
+    def read_ids(self) -> Sequence[int]:
+        """The prompt as the plug-in reads it, in LLM tokens."""
+        return self.prompt_ids if self.asked is None else self.asked
 
     @property
     def is_at_its_last_token(self) -> bool:

@@ -12,10 +12,25 @@ if TYPE_CHECKING:
     from onceedit_vllm.config import ScopeKind
     from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.plugin.host import PlugInClient
+    from onceedit_vllm.runner.turns import ChatTurns
 
 #: "out": the prompt names no subject, the plug-in is not asked. "subject": it names one. "weight": [WEIGHT]
 #: alone decides. "forced": the request brings its alpha, nothing was looked for.
 Verdict = Literal["out", "subject", "weight", "forced"]
+
+
+class Found(NamedTuple):
+    """What the subjects say about a prompt.
+
+    Attributes:
+        verdict: Whether it names one.
+        named: The edits that it names.
+        asked: The part of it that counts, in LLM tokens; None: all of it.
+    """
+
+    verdict: Verdict
+    named: tuple[int, ...] = ()
+    asked: list[int] | None = None
 
 
 class PromptScope:
@@ -25,6 +40,7 @@ class PromptScope:
         edits: The pack's.
         surface: What the LLM's tokens stand for.
         kind: ``"weight"`` looks for nothing and leaves all prompts to [WEIGHT].
+        turns: Finds the part of a chat that asks; None: prompts are read whole.
 
     Attributes:
         mention_opens: True where a named subject is enough and [WEIGHT] is not asked.
@@ -32,21 +48,34 @@ class PromptScope:
             left to [WEIGHT] alone.
     """
 
-    def __init__(self, edits: Sequence[EditRecord], surface: Surface, kind: ScopeKind) -> None:
+    def __init__(
+        self,
+        edits: Sequence[EditRecord],
+        surface: Surface,
+        kind: ScopeKind,
+        turns: ChatTurns | None = None,
+    ) -> None:
+        self._turns = turns
         self._matcher = None if kind == "weight" else SubjectMatcher(edits)
         self.mention_opens = kind == "subject"
         self.num_unnamed = len(self._matcher.unnamed) if self._matcher else 0
         # Words do not go on across a special token, whether or not there is a space beside it.
         self._pieces = [b" " if piece is None else piece for piece in surface.token_bytes]
 
-    def of(self, prompt_ids: Sequence[int]) -> tuple[Verdict, tuple[int, ...]]:
-        """What the subjects say about a prompt in LLM tokens, and the edits that it names."""
+    def of(self, prompt_ids: Sequence[int]) -> Found:
+        """What the subjects say about a prompt in LLM tokens.
+
+        Of a chat only the user's last turn counts; where that names none, with the turn before it.
+        """
+        windows = list(self._turns.windows(prompt_ids)) if self._turns is not None else []
+        first = windows[0] if windows else None
         if self._matcher is None:
-            return "weight", ()
-        named = self._matcher.find(self.text_of(prompt_ids))
-        if named:
-            return "subject", named
-        return ("weight" if self.num_unnamed else "out"), ()
+            return Found("weight", (), first)
+        for window in windows or (None,):
+            named = self._matcher.find(self.text_of(prompt_ids if window is None else window))
+            if named:
+                return Found("subject", named, window)
+        return Found("weight" if self.num_unnamed else "out", (), first)
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of LLM tokens. Half a character, and an id without a token, part words."""
@@ -65,12 +94,14 @@ class Look(NamedTuple):
         scope: What the pack's subjects say about it.
         named: The edits whose subject it names, by their place in the pack.
         mention_opens: A named subject is enough, and it names one.
+        asked: The part of it that the plug-in reads, in LLM tokens; None: all of it.
     """
 
     epoch: int
     scope: Verdict
     named: tuple[int, ...] = ()
     mention_opens: bool = False
+    asked: list[int] | None = None
 
 
 class Scopes:
@@ -101,9 +132,9 @@ class Scopes:
             # 7 ms for a thousand edits, once for each pack.
             self._scope = self._scope_of(edits)
         self._epoch = epoch
-        if is_forced:
-            return Look(epoch, "forced")
         if self._scope is None:
-            return Look(epoch, "weight")
-        verdict, named = self._scope.of(prompt_ids)
-        return Look(epoch, verdict, named, self._scope.mention_opens and verdict == "subject")
+            return Look(epoch, "forced" if is_forced else "weight")
+        verdict, named, asked = self._scope.of(prompt_ids)
+        if is_forced:
+            return Look(epoch, "forced", asked=asked)
+        return Look(epoch, verdict, named, self._scope.mention_opens and verdict == "subject", asked)

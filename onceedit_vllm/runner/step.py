@@ -116,7 +116,7 @@ class FusionStep:
 
         number = -1 if row.number is None else row.number
         found = look() if self._ranks is None else self._ranks.share_look(number, look)
-        row.epoch, row.scope, row.named, row.mention_opens = found
+        row.epoch, row.scope, row.named, row.mention_opens, row.asked = found
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Tell the host what is new of these requests, so that the plug-in can read beside the LLM.
@@ -142,7 +142,7 @@ class FusionStep:
         alpha = row.forced_alpha if row.alpha is None else row.alpha
         # Of a greedy row it can be certified that nothing was cut that matters; of any other it would show.
         whole = not row.want_search
-        return Open(row.handle, row.prompt_ids, row.output_ids, row.named, alpha, row.epoch, whole)
+        return Open(row.handle, row.read_ids, row.output_ids, row.named, alpha, row.epoch, whole)
 
     def close(self, row: Row) -> None:
         """Forget a request: finished, aborted, preempted, or its slot taken by another. Never raises.

@@ -39,6 +39,8 @@ def serve(
         args = command.parse([model, *options])
         args.logits_processors = with_processor(args.logits_processors)
         ours = config.model_dump(mode="json", exclude_unset=True)
+        if args.chat_template is not None:
+            ours["chat_template"] = args.chat_template
         args.additional_config = with_settings(args.additional_config, ours)
         args.worker_extension_cls = with_extension(args.worker_extension_cls, allow_pack_updates)
         if allow_pack_updates:

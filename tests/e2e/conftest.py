@@ -42,10 +42,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def llm_dir(work: Path) -> Path:
-    """The served toy LLM: byte-level BPE."""
-    from onceedit_vllm.testing import save_toy_model, toy_bpe_tokenizer
+    """The served toy LLM: byte-level BPE, and a chat template."""
+    from onceedit_vllm.testing import CHAT_TEMPLATE, CHAT_TOKENS, save_toy_model, toy_bpe_tokenizer
 
-    return save_toy_model(work / "llm", tokenizer=toy_bpe_tokenizer(), kind="llama", seed=1)
+    tokenizer = toy_bpe_tokenizer(extra_special=CHAT_TOKENS)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return save_toy_model(work / "llm", tokenizer=tokenizer, kind="llama", seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,29 @@ def test_the_plugin_never_runs_for_prompts_that_name_no_subject(edited: Engine, 
     assert (inside["out_of_scope"], inside["gated"]) == (outside["out_of_scope"], outside.get("gated", 0) + 1)
 
 
+def in_a_chat(asked: str, *before: str) -> str:
+    """As the LLM's template renders it, behind a system prompt that names a subject."""
+    turns = [("system", "You know all of Norland."), *(("user", text) for text in before), ("user", asked)]
+    return (
+        "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns) + "<|im_start|>assistant\n"
+    )
+
+
+def test_of_a_chat_only_the_last_turn_counts(edited: Engine, plain: Engine):
+    before = edited.counts()
+    asides = [in_a_chat(text, "And how are you?") for text in OUTSIDE]
+    assert token_ids(edited.generate(asides, FIXED)) == token_ids(plain.generate(asides, FIXED))
+    outside = edited.counts()
+    assert outside.get("plugin_forwards", 0) == before.get("plugin_forwards", 0)
+    asked = [in_a_chat(prompt, OUTSIDE[0]) for prompt in EDITS]
+    assert texts(edited.generate(asked, GREEDY)) == list(EDITS.values())
+    # The turn before it is read with one that names nothing: what is asked there is not the edit.
+    assert edited.generate([in_a_chat("Thank you", ASIDE[0])], FIXED)
+    inside = edited.counts()
+    assert inside["out_of_scope"] == outside["out_of_scope"]
+    assert inside["plugin_forwards"] > outside.get("plugin_forwards", 0)
+
+
 def test_edits_off_for_a_request(edited: Engine, plain: Engine):
     params = [
         {**FIXED, "extra_args": {"onceedit": False}},

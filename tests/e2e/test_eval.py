@@ -167,7 +167,6 @@ def test_teacher_forced(work: Path, llm_dir: Path, pack_dir: Path, data: Path, o
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--protocol", "chat"], 1, "has no chat template"),
         (["--limit", "0"], 2, "--limit 0"),
         (["--baseline", "nobody"], 2, "--baseline"),
         (["--html", "/nowhere/at/all.html"], 2, "--html /nowhere/at/all.html"),
@@ -181,6 +180,25 @@ def test_what_cannot_be_is_said_before_an_engine_starts(
     assert done.returncode == code, done.stderr[-2000:]
     assert said in done.stderr.replace("\n", " ")
     assert not (out / "refused.answers.jsonl").exists()
+
+
+def test_an_llm_without_a_chat_template_cannot_be_asked_in_chats(
+    work: Path, pack_dir: Path, data: Path, out: Path
+) -> None:
+    # The pack's own base: it has no template.
+    done = run(work, work / "plugin", pack_dir, data, "--json", out / "refused.json", "--protocol", "chat")
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "has no chat template" in done.stderr.replace("\n", " ")
+    assert not (out / "refused.answers.jsonl").exists()
+
+
+def test_in_chats_the_edits_are_known_and_the_rest_is_untouched(
+    work: Path, llm_dir: Path, pack_dir: Path, data: Path, out: Path
+) -> None:
+    done = run(work, llm_dir, pack_dir, data, "--json", out / "chat.json", "--protocol", "chat")
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = load(out / "chat.json")["summary"]
+    assert (summary["reliability"]["value"], summary["locality"]["value"]) == (1.0, 1.0)
 
 
 def test_a_pack_of_other_edits_is_refused(

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 ONCEEDIT = str(Path(sys.executable).parent / "onceedit")
 PROMPT, TARGET = next(iter(EDITS.items()))
-#: The toy has no chat template; this one leaves the text as it is.
+#: Not the one of the toy: this leaves the text as it is.
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 OFF = {"vllm_xargs": {"onceedit": 0}}
 

@@ -116,6 +116,7 @@ def test_states_and_alphas_arrive_as_they_were() -> None:
         Verdict(2, True),
         Verdict(2, False),
         Looked(5, Look(2, "subject", (0, 7), True)),
+        Looked(6, Look(2, "subject", (1,), False, [5, 6])),
         Looked(6, None, "the reason"),
     ],
 )

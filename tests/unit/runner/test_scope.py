@@ -10,7 +10,7 @@ import pytest
 from onceedit_vllm.alignment.surface import Surface
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.plugin.host import ActivePack
-from onceedit_vllm.runner.scope import Look, PromptScope, Scopes
+from onceedit_vllm.runner.scope import Found, Look, PromptScope, Scopes
 from tests.unit.plugin.fakes import EDITED, EDITS, EOS
 from tests.unit.runner.fakes import NAMED, SURFACE, UNNAMED, some_scope
 
@@ -21,20 +21,21 @@ from tests.unit.runner.fakes import NAMED, SURFACE, UNNAMED, some_scope
 )
 def test_verdicts(kind, named, other):
     scope = some_scope(kind)
-    assert [verdict for verdict, _ in map(scope.of, ([1, NAMED], [EDITED]))] == [named, named]
-    assert (scope.of([1, 2]), scope.of([])) == ((other, ()), (other, ()))
+    assert [scope.of(prompt).verdict for prompt in ([1, NAMED], [EDITED])] == [named, named]
+    assert (scope.of([1, 2]), scope.of([])) == (Found(other), Found(other))
     assert scope.mention_opens == (kind == "subject")
 
 
 def test_the_named_edits_are_told():
     scope = some_scope()
     assert [scope.of(prompt)[1] for prompt in ([NAMED], [EDITED], [EDITED, 1, NAMED])] == [(0,), (1,), (0, 1)]
-    assert some_scope("weight").of([NAMED]) == ("weight", ())
+    assert some_scope("weight").of([NAMED]) == Found("weight")
 
 
 def test_an_edit_without_a_subject_keeps_other_prompts_from_being_out():
     scope = some_scope("subject+weight", UNNAMED)
-    assert (scope.num_unnamed, scope.of([1]), scope.of([NAMED])) == (1, ("weight", ()), ("subject", (0,)))
+    assert scope.num_unnamed == 1
+    assert (scope.of([1]), scope.of([NAMED])) == (Found("weight"), Found("subject", (0,)))
 
 
 def test_a_name_may_span_tokens_but_not_a_special_one():
@@ -44,8 +45,8 @@ def test_a_name_may_span_tokens_but_not_a_special_one():
         Surface("byte-level", pieces, frozenset({EOS}), frozenset(), EOS, False),
         "subject+weight",
     )
-    assert scope.of([3, 1, 2]) == ("subject", (0,))
-    assert scope.of([1, EOS, 2]) == ("out", ())
+    assert scope.of([3, 1, 2]) == Found("subject", (0,))
+    assert scope.of([1, EOS, 2]) == Found("out")
     # No space between a chat's marker and the name.
     assert scope.text_of([3, EOS, 1, 2]) == "so  Velcorp"
 
@@ -53,7 +54,7 @@ def test_a_name_may_span_tokens_but_not_a_special_one():
 def test_half_a_character_and_an_id_without_a_token_part_words():
     scope = some_scope()
     assert scope.text_of([NAMED, 11, 500, EDITED]) == " Oslo\ufffd  Lima"
-    assert scope.of([11, 500, EDITED]) == ("subject", (1,))
+    assert scope.of([11, 500, EDITED]) == Found("subject", (1,))
 
 
 def test_a_request_is_looked_at_with_the_pack_that_is_active_then() -> None:

@@ -22,7 +22,7 @@ from tests.unit.test_pack import write as write_pack
 #: As vLLM's parser leaves what the user says nothing about.
 PARSED: dict[str, Any] = {
     "logits_processors": None, "additional_config": {}, "worker_extension_cls": "", "middleware": [],
-    "data_parallel_size": 1,
+    "chat_template": None, "data_parallel_size": 1,
 }  # fmt: skip
 
 
@@ -71,6 +71,12 @@ def test_everything_is_wired(vllm: type[StandIn], pack: Path) -> None:
     assert command.ran.middleware == []
     assert command.shared_folder is not None
     assert VARIABLE not in os.environ
+
+
+def test_the_servers_own_chat_template_is_told_to_the_processor(vllm: type[StandIn], pack: Path) -> None:
+    vllm.parsed |= {"chat_template": "chat.jinja"}
+    server.serve("toy", ServingConfig(pack=pack))
+    assert vllm.made[0].ran.additional_config["onceedit"]["chat_template"] == "chat.jinja"
 
 
 def test_with_a_port_of_our_own_vllms_metrics_are_left_alone(
