@@ -93,10 +93,37 @@ class Surface:
                 ids[text] = index
         return ids
 
+    def bytes_of(self, ids: Iterable[int]) -> bytes:
+        """The bytes of tokens; special ones, and ids without a token, have none."""
+        return b"".join(map(self._piece, ids))
+
+    def without(self, ids: Iterable[int], start: int, end: int) -> list[int]:
+        """Tokens without the bytes from `start` to `end` of their text; what is left of one is spelt anew.
+
+        Raises:
+            KeyError: A byte has no token.
+        """
+        kept: list[int] = []
+        at = 0
+        for token in ids:
+            text = self._piece(token)
+            rest = text[: max(0, start - at)] + text[max(0, end - at) :]
+            is_cut = start < at + len(text) and at < end
+            kept += self._spell(rest) if is_cut else [token]
+            at += len(text)
+        return kept
+
+    def _piece(self, token: int) -> bytes:
+        return (self.token_bytes[token] if 0 <= token < self.vocab_size else None) or b""
+
+    def _spell(self, text: bytes) -> list[int]:
+        """The token of some bytes, or one for each of them."""
+        whole = self.id_of.get(text)
+        return [self.id_of[bytes((byte,))] for byte in text] if whole is None else [whole]
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of a whole text: specials skipped, the dummy-prefix space dropped."""
-        parts = (self.token_bytes[i] for i in ids if 0 <= i < self.vocab_size)
-        text = b"".join(part for part in parts if part is not None)
+        text = self.bytes_of(ids)
         return text[1:] if self.strips_prefix_space and text.startswith(b" ") else text
 
 

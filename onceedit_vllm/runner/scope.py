@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from onceedit_vllm.plugin.scope import SubjectMatcher
+from onceedit_vllm.runner.leads import find_lead
 
 if TYPE_CHECKING:
     from onceedit_vllm.alignment.surface import Surface
@@ -55,7 +56,7 @@ class PromptScope:
         kind: ScopeKind,
         turns: ChatTurns | None = None,
     ) -> None:
-        self._turns = turns
+        self._turns, self._surface = turns, surface
         self._matcher = None if kind == "weight" else SubjectMatcher(edits)
         self.mention_opens = kind == "subject"
         self.num_unnamed = len(self._matcher.unnamed) if self._matcher else 0
@@ -74,8 +75,20 @@ class PromptScope:
         for window in windows or (None,):
             named = self._matcher.find(self.text_of(prompt_ids if window is None else window))
             if named:
-                return Found("subject", named, window)
+                return Found("subject", named, self._without_lead(prompt_ids, window, named))
         return Found("weight" if self.num_unnamed else "out", (), first)
+
+    def _without_lead(
+        self, prompt_ids: Sequence[int], window: list[int] | None, named: tuple[int, ...]
+    ) -> list[int] | None:
+        """What is asked, without what is said before it; None: the whole prompt."""
+        ids = prompt_ids if window is None else window
+
+        def is_asked(text: bytes) -> bool:
+            return self._matcher is not None and self._matcher.find(text.decode(errors="replace")) == named
+
+        lead = find_lead(self._surface.bytes_of(ids), is_asked)
+        return window if lead is None else self._surface.without(ids, *lead)
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of LLM tokens. Half a character, and an id without a token, part words."""

@@ -89,13 +89,12 @@ class ChatTurns:
         return Span(start, end if closed < 0 else closed)
 
     def _strip(self, ids: Sequence[int]) -> list[int]:
-        """Without tokens at either end that are blank: they belong to the template as likely as not."""
-        start, end = 0, len(ids)
-        while start < end and _is_blank(ids[start], self._surface):
-            start += 1
-        while end > start and _is_blank(ids[end - 1], self._surface):
+        """Without blanks before it, and blank tokens behind it: they are the template's as likely as not."""
+        end = len(ids)
+        while end and _is_blank(ids[end - 1], self._surface):
             end -= 1
-        return list(ids[start:end])
+        text = self._surface.bytes_of(ids[:end])
+        return self._surface.without(ids[:end], 0, len(text) - len(text.lstrip()))
 
 
 def _read(template: str | None) -> str | None:

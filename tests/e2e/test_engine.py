@@ -88,6 +88,11 @@ def test_of_a_chat_only_the_last_turn_counts(edited: Engine, plain: Engine):
     assert inside["plugin_forwards"] > outside.get("plugin_forwards", 0)
 
 
+def test_what_is_said_before_the_question_is_not_read(edited: Engine):
+    said = [f"My aunt plays the organ. It rains! {prompt}" for prompt in EDITS]
+    assert texts(edited.generate(said, GREEDY)) == list(EDITS.values())
+
+
 def test_edits_off_for_a_request(edited: Engine, plain: Engine):
     params = [
         {**FIXED, "extra_args": {"onceedit": False}},

@@ -113,3 +113,15 @@ def test_foreign_tokenizers_are_refused() -> None:
         Surface.of(object())
     with pytest.raises(AlignmentError, match="empty"):
         Surface.of({})
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_any_bytes_can_be_taken_out_of_a_text(name: str) -> None:
+    surface, text = SURFACES[name], "The tower is in Rome, née Roma. 日本"
+    ids = TOKENIZERS[name](text, add_special_tokens=False)["input_ids"]
+    raw = surface.bytes_of(ids)
+    for start in range(len(raw) + 1):
+        for end in range(start, len(raw) + 1):
+            assert surface.bytes_of(surface.without(ids, start, end)) == raw[:start] + raw[end:]
+    assert surface.without(ids, 0, 0) == ids
+    assert surface.without([99999, *ids], 0, 0) == [99999, *ids]
