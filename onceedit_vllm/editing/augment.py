@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.dress import dress
-from onceedit_vllm.editing.frames import fill
+from onceedit_vllm.editing.frames import fill, is_question
 from onceedit_vllm.editing.relations import Relation, draw_name, draw_similar_name, relation_bank
 from onceedit_vllm.editing.scopes import Scope, make_scopes, same_relation
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
@@ -29,8 +29,15 @@ _PLAIN = 0.5
 REPLAYED_PER_NEW, LEAST_REPLAYED, REPLAY_COPIES = 2, 16, 2
 #: How often a question about the subject is one that was written for the edit, where there are any.
 _WRITTEN = 0.4
-#: How often it asks whether the edit is so, or denies it.
-_DOUBTED = 0.15
+#: Negatives of an edit, for each of its positives, and what they are: other questions about the subject;
+#: whether the edit is so, or that it is not; something to be done with the question; the question about
+#: somebody else, with the subject named beside it, and without.
+NEGATIVES_PER_POSITIVE = 1.2
+_NEGATIVES = {"other": 0.36, "doubt": 0.12, "task": 0.2, "beside": 0.12, "neighbour": 0.2}
+#: Held-out counter-examples of an edit.
+_HELDOUT = {"other": 4, "doubt": 1, "task": 1}
+#: How often something is done with the edit as a statement, and with its very prompt.
+_STATED, _AS_IT_IS = 0.25, 0.25
 #: Mentions of a subject that is not asked about.
 _BESIDE = (
     "I was reading about {}. ", "Unlike {}: ", "Not {} this time. ", "We already talked about {}. ",
@@ -165,7 +172,8 @@ class Augmenter:
             texts = [*(scope.say(frame) for frame in scope.heldout), *scope.texts_heldout]
             texts = texts or [f"Quick reminder: {scope.record.prompt}"]
             found.positives.extend(self._positive(index, text) for text in texts)
-            asked = [self._other_question(scope, rng, heldout=True) for _ in range(6)]
+            kinds = [kind for kind, count in _HELDOUT.items() for _ in range(count)]
+            asked = [self._draw_negative(kind, scope, rng, heldout=True) for kind in kinds]
             asked += scope.others_heldout
             found.same_subject.extend(self._negative(text, index) for text in self._unclaimed(asked))
             asked = [self._swap_subject(scope, frame, rng) for frame in (scope.frame, *scope.heldout)]
@@ -220,11 +228,27 @@ class Augmenter:
     def _draw_negatives(self, scope: Scope, copies: int, rng: random.Random) -> list[str]:
         """Texts that do not ask for it: mostly about the same subject."""
         own = scope.record.locality if self._config.train_on_locality else ()
+        count = round(NEGATIVES_PER_POSITIVE * copies)
+        kinds = rng.choices(list(_NEGATIVES), list(_NEGATIVES.values()), k=count)
+        texts = [self._draw_negative(kind, scope, rng) for kind in kinds]
+        return [*own, *(self._dress(text, rng) for text in self._unclaimed(texts))]
+
+    def _draw_negative(
+        self, kind: str, scope: Scope, rng: random.Random, *, heldout: bool = False
+    ) -> str | None:
+        """One of a kind of `_NEGATIVES`; another question where there is none of it."""
         frames = (scope.frame, *scope.frames)
-        asked = [self._other_question(scope, rng) for _ in range(-(-copies // 2))]
-        beside = [self._name_beside(scope, rng.choice(frames), rng) for _ in range(-(-copies // 8))]
-        others = [self._swap_subject(scope, rng.choice(frames), rng) for _ in range(-(-copies // 4))]
-        return [*own, *(self._dress(text, rng) for text in self._unclaimed([*asked, *beside, *others]))]
+        doubts = scope.doubts_heldout if heldout else scope.doubts
+        tasks = scope.tasks_heldout if heldout else scope.tasks
+        if kind == "beside":
+            return self._name_beside(scope, rng.choice(frames), rng)
+        if kind == "neighbour":
+            return self._swap_subject(scope, rng.choice(frames), rng)
+        if kind == "doubt" and doubts:
+            return rng.choice(doubts)
+        if kind == "task" and tasks:
+            return fill(rng.choice(tasks), self._told(scope, rng))
+        return self._other_question(scope, rng, heldout=heldout)
 
     def _unclaimed(self, texts: Sequence[str | None]) -> list[str]:
         return [text for text in texts if text and normalise(text) not in self._claimed]
@@ -233,9 +257,6 @@ class Augmenter:
         """Another question about the subject; a few times about the target or about anybody."""
         if scope.others and not heldout and rng.random() < _WRITTEN:
             return rng.choice(scope.others)
-        doubts = scope.doubts_heldout if heldout else scope.doubts
-        if doubts and rng.random() < _DOUBTED:
-            return rng.choice(doubts)
         draw = rng.random()
         if scope.name is None:
             other = rng.choice(relation_bank())
@@ -244,6 +265,15 @@ class Augmenter:
             return self._swap_relation(scope, scope.name, rng, heldout=heldout)
         name = scope.record.target if draw < 0.95 else draw_name(scope.kind, rng)
         return self._swap_relation(scope, name, rng, heldout=False)
+
+    def _told(self, scope: Scope, rng: random.Random) -> str:
+        """The edit in any of its wordings, as a question or as what is said."""
+        draw = rng.random()
+        if draw < _STATED and not is_question(scope.record.prompt):
+            return f"{scope.record.prompt} {scope.record.target}."
+        if draw > 1 - _AS_IT_IS or not scope.frames:
+            return scope.record.prompt
+        return scope.say(rng.choice(scope.frames))
 
     def _name_beside(self, scope: Scope, frame: str | None, rng: random.Random) -> str | None:
         """The edited question about somebody else, with the subject named beside it."""

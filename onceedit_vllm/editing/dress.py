@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from functools import cache
+from importlib import resources
 
 from onceedit_vllm.editing.frames import OPENERS, is_question
 from onceedit_vllm.editing.unrelated import default_unrelated
@@ -13,10 +15,12 @@ from onceedit_vllm.editing.unrelated import default_unrelated
 HALF_SENTENCE_OPENERS = (
     "It is known that ", "In fact, ", "Fact: ", "Complete the sentence: ", "As far as I know, ",
     "According to the latest news, ", "Everyone knows that ", "Remember that ", "Today, ",
+    "Complete this.\n", "Go on with this sentence.\n", "You are an expert.\n", "Reply in English.\n",
 )  # fmt: skip
 QUESTION_OPENERS = (
     "Please tell me: ", "Quick question: ", "I have a question. ", "Answer briefly: ",
     "I would like to know: ", "Do you know this? ", "Hey, ", "ok so ", "Sorry to bother you, but ",
+    "Answer this question.\n", "You are an expert.\n", "Reply in English.\n", "In one line: ",
 )  # fmt: skip
 #: Said behind a question.
 REMARKS = (
@@ -31,14 +35,7 @@ STORIES = (
     "A colleague wanted to know.", "There is a gap in my crossword.",
 )  # fmt: skip
 #: (only around questions?, text around the prompt)
-CHATS = (
-    (False, "user\n{}\nassistant\n"),
-    (False, "User: {}\nAssistant:"),
-    (True, "Question: {}\nAnswer:"),
-    (True, "Q: {}\nA:"),
-    (False, "system\nYou are a helpful assistant.\nuser\n{}\nassistant\n"),
-    (False, "user\n{}\nmodel\n"),
-)
+CHATS = ((False, "User: {}\nAssistant:"), (True, "Question: {}\nAnswer:"), (True, "Q: {}\nA:"))
 
 
 def dress(text: str, rng: random.Random, *, chats: bool = True) -> str:
@@ -67,11 +64,13 @@ def _unmark(text: str, rng: random.Random) -> str:
 
 def _open(text: str, rng: random.Random) -> str:
     opener = rng.choice(QUESTION_OPENERS if is_question(text) else HALF_SENTENCE_OPENERS)
-    return opener + (text if opener.endswith((": ", ". ", "? ")) else lower_first(text))
+    return opener + (text if opener.endswith((": ", ". ", "? ", "\n")) else lower_first(text))
 
 
 def _lead_up(text: str, rng: random.Random) -> str:
-    return f"{rng.choice(STORIES) if rng.random() < 0.4 else rng.choice(_sentences())} {text}"
+    draw = rng.random()
+    before = STORIES if draw < 0.25 else _sentences() if draw < 0.6 else _fragments()
+    return f"{rng.choice(before)} {text}"
 
 
 def _remark(text: str, rng: random.Random) -> str:
@@ -88,6 +87,14 @@ def lower_first(text: str) -> str:
     """Lower the first letter of a function word; names keep their capital."""
     first = text.split(" ", 1)[0]
     return text[:1].lower() + text[1:] if first.rstrip(",") in OPENERS else text
+
+
+@cache
+def _fragments() -> tuple[str, ...]:
+    """Noise, as a cut-out of a longer text is for who reads on: written by SmolLM2-135M out of nothing."""
+    lines = resources.files("onceedit_vllm.editing").joinpath("fragments.jsonl").read_text(encoding="utf-8")
+    texts = (json.loads(line)["text"] for line in lines.splitlines())
+    return tuple(text if text.endswith((".", "!", "?", ":")) else f"{text}." for text in texts)
 
 
 @cache

@@ -18,6 +18,7 @@ from onceedit_vllm.editing.frames import GAP, to_frame
 from onceedit_vllm.editing.relations import ABOUT, bank_names, relation_bank
 from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.editing.scopes import Scope, make_scopes
+from onceedit_vllm.editing.tasks import TASKS
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.wordings.wordings import Wordings
@@ -65,7 +66,8 @@ class TextPool:
     ) -> None:
         frames = {words_of(frame) for frame in _frames(records, config, wordings)}
         frames |= {words_of(item.prompt) for item in (*(unrelated or ()), *default_unrelated())}
-        self._openers = {words_of(opener) for opener in (*HALF_SENTENCE_OPENERS, *QUESTION_OPENERS)}
+        openers = (f"{opener}{GAP}" for opener in (*HALF_SENTENCE_OPENERS, *QUESTION_OPENERS))
+        self._around = {_around(text) for text in (*openers, *TASKS)}
         self._frames = {frame for frame in frames if frame}
         self._nearly = {near for frame in self._frames for near in _nearly(frame)}
         self._runs = {run for frame in self._frames for run in _runs(frame)}
@@ -75,11 +77,11 @@ class TextPool:
         """How a text overlaps with the pool; None where it is apart.
 
         What is put around a prompt makes no new text: every sentence is looked up by itself too, and
-        without the opener it may have.
+        without the opener or the task that may stand around it.
         """
         sentences = (text, *_BORDER.split(text))
         whole = dict.fromkeys(words for sentence in sentences if (words := words_of(sentence)))
-        parts = dict.fromkeys(part for words in whole for part in (words, *self._without_opener(words)))
+        parts = dict.fromkeys(part for words in whole for part in (words, *self._taken_from(words)))
         frames = [frame for part in parts for frame in self._names.taken_out_of(part)]
         found = [Overlap(text, how, " ".join(frame)) for frame in frames if (how := self._overlap(frame))]
         return min(found, key=lambda overlap: get_args(How).index(overlap.how), default=None)
@@ -88,10 +90,12 @@ class TextPool:
         """Those of some texts that are not apart."""
         return [found for text in texts if (found := self.find(text)) is not None]
 
-    def _without_opener(self, words: Words) -> Iterator[Words]:
-        for opener in self._openers:
-            if words[: len(opener)] == opener:
-                yield words[len(opener) :]
+    def _taken_from(self, words: Words) -> Iterator[Words]:
+        """What stands in an opener or a task."""
+        for before, after in self._around:
+            end = len(words) - len(after)
+            if words[: len(before)] == before and words[end:] == after:
+                yield words[len(before) : end]
 
     def _overlap(self, frame: Words) -> How | None:
         if frame in self._frames:
@@ -102,6 +106,13 @@ class TextPool:
             if not self._nearly.isdisjoint(_nearly(frame)):
                 return "nearly the same"
         return None
+
+
+def _around(task: str) -> tuple[Words, Words]:
+    """The words before and behind a task's text; those in sentences of their own are looked up as such."""
+    part = next(part for part in _BORDER.split(task) if GAP in part)
+    before, after = part.split(GAP)
+    return words_of(before), words_of(after)
 
 
 def words_of(text: str) -> Words:
@@ -116,12 +127,15 @@ def _frames(
 ) -> Iterator[str]:
     """Every frame, and every text without a subject, that can be drawn for these edits."""
     yield from ABOUT
+    for task in TASKS:
+        yield from (part for part in _BORDER.split(task) if GAP not in part)
     for relation in relation_bank():
         yield from _with_rewordings(relation.wordings)
     for scope in make_scopes(records, config.seed, wordings):
         own = (scope.frame,) if scope.frame else ()
         yield from _with_rewordings((*own, *scope.frames, *scope.heldout))
         yield scope.record.prompt
+        yield f"{scope.record.prompt} {scope.record.target}"
         yield from scope.record.rephrases if config.train_on_rephrases else ()
         yield from scope.record.locality if config.train_on_locality else ()
         yield from _written(scope)

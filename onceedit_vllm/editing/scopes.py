@@ -11,12 +11,13 @@ from onceedit_vllm.editing.doubts import doubts
 from onceedit_vllm.editing.frames import GAP, fill, find_subject, is_question, to_frame
 from onceedit_vllm.editing.relations import ABOUT, Relation, find_relation, find_type
 from onceedit_vllm.editing.reword import reword
+from onceedit_vllm.editing.tasks import TASKS
 from onceedit_vllm.edits import EditRecord, normalise
 from onceedit_vllm.wordings.names import names_of, says
 from onceedit_vllm.wordings.wordings import Wordings
 
-#: Of the texts that were written for an edit, and of doubts about it, one in so many is kept out of training;
-#: none of fewer.
+#: Of the texts that were written for an edit, of doubts about it and of tasks, one in so many is kept out of
+#: training; none of fewer.
 _HELDOUT_ONE_IN = 4
 #: The same of what is asked about any subject.
 _ABOUT_HELDOUT_ONE_IN = 5
@@ -43,6 +44,8 @@ class Scope(NamedTuple):
         doubts_heldout: The same, for calibration only.
         about: Frames that say something about the subject and claim no relation, for training.
         about_heldout: The same, for calibration only. Other edits train on them.
+        tasks: Orders around a text that asks for the edit or states it, for training.
+        tasks_heldout: The same, for calibration only. Other edits train on them.
     """
 
     record: EditRecord
@@ -61,6 +64,8 @@ class Scope(NamedTuple):
     doubts_heldout: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
     about_heldout: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    tasks_heldout: tuple[str, ...] = ()
 
     def say(self, frame: str) -> str:
         """Fill a frame with this edit's subject."""
@@ -93,7 +98,7 @@ def make_scopes(records: Sequence[EditRecord], seed: int, wordings: Sequence[Wor
     written = {line.id: line for line in wordings}
     answers = [record.target for record in records]
     return [
-        _add_doubts(
+        _add_beside(
             _add_wordings(scope, written[scope.record.id], seed) if scope.record.id in written else scope,
             answers,
             seed,
@@ -120,8 +125,8 @@ def _make_scope(
     return Scope(record, subject, name, kind, frame, relation, frames, tuple(heldout))
 
 
-def _add_doubts(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
-    """What is asked about the subject beside the edit: whether it is so, and anything in particular.
+def _add_beside(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
+    """What is asked beside the edit: whether it is so, what is to be done with its text, and anything else.
 
     The doubts are of the edit's own answer and of another edit's. A part is held out, a different one of each
     edit's, so that training knows every form.
@@ -139,7 +144,8 @@ def _add_doubts(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
         asked += [scope.say(frame) for frame in scope.frames if not is_question(frame)][:1]
     texts = [text for prompt in asked for answer in guessed for text in doubts(prompt, scope.subject, answer)]
     kept, held = _hold_out(texts, rng)
-    return scope._replace(doubts=kept, doubts_heldout=held)
+    tasks, tasks_held = _hold_out(TASKS, random.Random(f"tasks {seed} {scope.record.id}"))
+    return scope._replace(doubts=kept, doubts_heldout=held, tasks=tasks, tasks_heldout=tasks_held)
 
 
 def _add_wordings(scope: Scope, written: Wordings, seed: int) -> Scope:

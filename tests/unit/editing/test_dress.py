@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from onceedit_vllm.editing.dress import dress, lower_first
+from onceedit_vllm.editing.dress import _fragments, dress, lower_first
 
 
 @pytest.mark.parametrize("text", ["The Moon is", "Lyon is", "Who wrote it?", "Name the mayor of Lyon."])
@@ -20,6 +20,13 @@ def test_a_half_sentence_gets_nothing_behind_it_but_a_chat() -> None:
     dressed = [dress("The Moon is", random.Random(seed), chats=False) for seed in range(200)]
     assert all(text.lower().endswith("the moon is") for text in dressed)
     assert len(set(dressed)) > 20
+
+
+def test_any_text_may_stand_before_it_and_has_come_to_an_end() -> None:
+    dressed = [dress("The Moon is", random.Random(seed), chats=False) for seed in range(400)]
+    noise = [text for text in dressed if any(fragment in text for fragment in _fragments())]
+    assert len(set(noise)) > 10
+    assert all(text.removesuffix("The Moon is").endswith((". ", "! ", "? ", ": ")) for text in noise)
 
 
 def test_names_keep_their_capital_behind_an_opener() -> None:
