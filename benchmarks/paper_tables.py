@@ -35,6 +35,8 @@ FILES: dict[Dataset, str] = {
 }
 BASELINES = ("llm", "plugin", "lookup", "context", "finetuned")
 METRICS = ("reliability", "generality", "locality")
+#: Shown where a set asks for them; the paper does not.
+MORE_METRICS = ("aliases", "same_subject_locality")
 #: What a result keeps of a report: everything but the questions and answers.
 KEPT = ("summary", "strata", "baselines", "finetuning", "contaminated", "left_out", "pack", "settings")
 
@@ -113,28 +115,36 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Markdown lines."""
     paper = json.loads(PAPER.read_text(encoding="utf-8"))
-    for name in ("table 1", "table 7"):
-        protocol = paper[name]["protocol"]
+    named = {paper[name]["protocol"]: name for name in ("table 1", "table 7")}
+    for protocol in (*named, *sorted({result["protocol"] for result in results} - named.keys())):
         for dataset in FILES:
             own = [r for r in results if (r["dataset"], r["protocol"]) == (dataset, protocol)]
             if own:
-                yield from accuracy_table(name, dataset, own, paper[name].get(dataset, {}))
+                name = named.get(protocol, protocol)
+                yield from accuracy_table(name, dataset, own, paper.get(name, {}).get(dataset, {}))
     yield from time_table(results, paper["table 4"])
 
 
 def accuracy_table(
     name: str, dataset: str, own: Sequence[dict[str, Any]], theirs: dict[str, list[float]]
 ) -> Iterator[str]:
+    more = [metric for metric in MORE_METRICS if any(is_asked(result, metric) for result in own)]
+    metrics = (*METRICS, *more)
     yield f"\n### {name.capitalize()}: {dataset}, {own[0]['protocol']}\n"
-    yield "| | edits | reliability | generality | locality |\n|---|---|---|---|---|"
+    yield row("", "edits", *(metric.replace("_", " ") for metric in metrics))
+    yield row(*["---"] * (len(metrics) + 2))
     for result in own:
         who = f"**{result['llm']} with the pack**"
-        yield row(who, result["edits"], *(shown(result["summary"][metric]) for metric in METRICS))
+        yield row(who, result["edits"], *(shown(result["summary"][metric]) for metric in metrics))
         for baseline, figures in result["baselines"].items():
-            values = (shown(figures[metric]) for metric in METRICS)
+            values = (shown(figures[metric]) for metric in metrics)
             yield row(f"{result['llm']}: {baseline}", result["edits"], *values)
     for who, figures in theirs.items():
-        yield row(f"paper: {who}", "1000", *(f"{figure:.2f}" for figure in figures))
+        yield row(f"paper: {who}", "1000", *(f"{figure:.2f}" for figure in figures), *["-"] * len(more))
+
+
+def is_asked(result: dict[str, Any], metric: str) -> bool:
+    return bool(result["summary"].get(metric, {}).get("n"))
 
 
 def shown(figure: dict[str, Any]) -> str:

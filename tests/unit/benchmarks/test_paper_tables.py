@@ -14,8 +14,15 @@ def share(value: float | None, n: int = 100) -> dict[str, Any]:
     return {"value": value, "low": value, "high": value, "n": n}
 
 
-def result(llm: str, protocol: str, reliability: float, seconds: float | None) -> dict[str, Any]:
-    figures = {"reliability": share(reliability), "generality": share(0.5, 40), "locality": share(None)}
+def result(
+    llm: str, protocol: str, reliability: float, seconds: float | None, **more: dict[str, Any]
+) -> dict[str, Any]:
+    figures = {
+        "reliability": share(reliability),
+        "generality": share(0.5, 40),
+        "locality": share(None),
+        **more,
+    }
     return {
         "dataset": "zsre", "protocol": protocol, "llm": llm, "edits": 100, "summary": figures,
         "baselines": {"context": figures | {"reliability": share(0.25)}}, "editing": {"seconds": 900.0},
@@ -30,6 +37,7 @@ def text(tmp_path: Path) -> str:
             result("gemma", "natural-stop", 0.98, 400.0),
             result("smol", "natural-stop", 0.97, 300.0),
             result("smol", "teacher-forced", 0.99, None),
+            result("smol", "chat", 0.96, None, same_subject_locality=share(0.75, 8)),
         ]
     ):
         (tmp_path / f"{at}.json").write_text(json.dumps(one), encoding="utf-8")
@@ -37,7 +45,8 @@ def text(tmp_path: Path) -> str:
 
 
 def test_each_protocol_has_its_table(text: str) -> None:
-    forced, natural = text.split("### Table 7: zsre, natural-stop")
+    forced, rest = text.split("### Table 7: zsre, natural-stop")
+    natural, _ = rest.split("### Chat")
     assert "### Table 1: zsre, teacher-forced" in forced
     assert (
         "| **gemma with the pack** | 100 | 0.980 [0.980, 0.980] of 100 | 0.500 [0.500, 0.500] of 40 | - |"
@@ -45,6 +54,16 @@ def test_each_protocol_has_its_table(text: str) -> None:
     )
     assert "gemma: context | 100 | 0.250" in natural
     assert "gemma" not in forced
+
+
+def test_what_the_paper_has_no_table_of_has_one_too(text: str) -> None:
+    _, chats = text.split("### Chat: zsre, chat")
+    assert "| | edits | reliability | generality | locality | same subject locality |" in " ".join(
+        chats.split("\n")[2].split()
+    )
+    assert "| **smol with the pack** | 100 | 0.960 [0.960, 0.960] of 100 |" in chats
+    assert "0.750 [0.750, 0.750] of 8 |" in chats
+    assert "paper:" not in chats.split("### Table 4")[0]
 
 
 def test_the_papers_numbers_stand_beside_those_of_the_same_protocol(text: str) -> None:
