@@ -32,8 +32,8 @@ _WRITTEN = 0.4
 #: Negatives of an edit, for each of its positives, and what they are: other questions about the subject;
 #: whether the edit is so, or that it is not; something to be done with the question; the question about
 #: somebody else, with the subject named beside it, and without.
-NEGATIVES_PER_POSITIVE = 1.2
-_NEGATIVES = {"other": 0.36, "doubt": 0.12, "task": 0.2, "beside": 0.12, "neighbour": 0.2}
+NEGATIVES_PER_POSITIVE = 1.6
+_NEGATIVES = {"other": 0.42, "doubt": 0.09, "task": 0.14, "beside": 0.12, "neighbour": 0.23}
 #: Held-out counter-examples of an edit.
 _HELDOUT = {"other": 4, "doubt": 1, "task": 1}
 #: How often something is done with the edit as a statement, and with its very prompt.
