@@ -72,7 +72,8 @@ def test_edits_are_answered_and_others_left_alone(smollm2: Path, tmp_path: Path)
     for prompt, target in [*((record.prompt, record.target) for record in EDITS), *ASKED]:
         assert answer(prompt).strip() == target
     assert all((alpha(record.prompt) or 0.0) >= threshold for record in EDITS)
-    # The smith is asked for in words far from all that training has for a relation it does not know.
+    # The smith is asked for in words far from all that training has for a relation it does not know: the
+    # answer is right, but the gate stays shut by a hair (0.051 at a threshold of 0.060).
     assert [(alpha(prompt) or 0.0) >= threshold for prompt in asked[:2]] == [True, True]
     assert [alpha(prompt) is None for prompt in NOT_ASKED] == [False, True, True, True]
     assert (alpha(NOT_ASKED[0]) or 0.0) < pack.manifest.threshold
