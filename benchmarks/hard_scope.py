@@ -4,7 +4,8 @@
 
 The prompts are about the demo's facts, kind by kind: other casing, possessive, plural, a question behind a
 long text, several subjects at once, negations, yes or no, other questions about the subject, something to be
-done with the question ("Count the words of ..."), the question with an order how to answer it, chats, pronouns.
+done with the question ("Count the words of ..."), the question with an order how to answer it, chats,
+pronouns.
 What asks for an edit is right when the answer begins with its target; the rest when the answer is, token by
 token, the LLM's own. A name that the pack does not know ("Leo Messi") is to be left alone: aliases are the
 user's to give.

@@ -47,7 +47,8 @@ def test_a_toy_learns_its_edits_and_the_pack_says_so(plugin: Path, tmp_path: Pat
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     longer = {
-        "epochs": 130, "batch_size": 8, "learning_rate": 3e-3, "checkpoint_seconds": 60.0, "trained_share": 1.0
+        "epochs": 130, "batch_size": 8, "learning_rate": 3e-3, "checkpoint_seconds": 60.0,
+        "trained_share": 1.0,
     }  # fmt: skip
     config = QUICK.model_copy(update=longer)
     pack = edit(plugin, EDITS, tmp_path / "pack", config=config, progress=False)
