@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from onceedit_vllm.plugin.scope import SubjectMatcher
@@ -68,11 +69,11 @@ class PromptScope:
 
         Of a chat only the user's last turn counts; where that names none, with the turn before it.
         """
-        windows = list(self._turns.windows(prompt_ids)) if self._turns is not None else []
-        first = windows[0] if windows else None
+        windows = iter(()) if self._turns is None else self._turns.windows(prompt_ids)
+        first = next(windows, None)
         if self._matcher is None:
             return Found("weight", (), first)
-        for window in windows or (None,):
+        for window in chain((first,), windows):
             named = self._matcher.find(self.text_of(prompt_ids if window is None else window))
             if named:
                 return Found("subject", named, self._without_lead(prompt_ids, window, named))
