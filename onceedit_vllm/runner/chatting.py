@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ class ChatEngine:
         if not AutoTokenizer.from_pretrained(llm).chat_template:
             message = "has no chat template, so it cannot be asked to write; take another"
             raise ModelError(f"{llm.name}: {message}")
-        self._engine = create_llm(llm, **engine_args)
+        with _all_cores():
+            self._engine = create_llm(llm, **engine_args)
 
     def __enter__(self) -> ChatEngine:
         return self
@@ -45,3 +48,20 @@ class ChatEngine:
         conversations: list[Any] = list(chats)
         outputs = self._engine.chat(conversations, params, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Let a CPU engine have the core that vLLM keeps free for its scheduler, unless the user has a say in it.
+
+    Nobody waits for single answers here, and of two cores it is half.
+    """
+    name = "VLLM_CPU_NUM_OF_RESERVED_CPU"
+    if name in os.environ or "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
+        yield
+        return
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)

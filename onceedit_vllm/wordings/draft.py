@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.wordings.kinds import Field, Kind
 from onceedit_vllm.wordings.lines import read_lines
 from onceedit_vllm.wordings.names import are_alike, is_like, is_telling, leaks, names_of, says, words_of
-from onceedit_vllm.wordings.questions import Pair, fact_of, fault_of_asking, fault_of_other
+from onceedit_vllm.wordings.questions import fact_of, fault_of_alone, fault_of_told
 from onceedit_vllm.wordings.wordings import Wordings
 
 
@@ -32,6 +32,7 @@ class Draft:
         self._facts = " ".join(fact_of(sibling) for sibling in siblings)
         self._known = [text for one in siblings for text in (one.prompt, *one.rephrases)]
         self.kept: dict[Field, list[str]] = {"asking": [], "others": [], "aliases": []}
+        self._told: dict[tuple[Field, str], str] = {}
         self._dropped: Counter[str] = Counter()
 
     def add(self, kind: Kind, written: str) -> None:
@@ -68,32 +69,50 @@ class Draft:
 
     # --- the round trip ----------------------------------------------------------------------
 
-    def asked(self) -> list[tuple[str, str]]:
-        """The facts and the texts to be asked behind them, in the order that :meth:`sieve` takes."""
+    def asked_told(self) -> list[tuple[str | None, str]]:
+        """The texts, each behind what the LLM is told, in the order that :meth:`sieve_told` takes."""
         own = fact_of(self.edit)
-        return [
-            *((own, text) for text in self.kept["asking"]),
-            *((self._facts, text) for text in self.kept["others"]),
-            *((own, self._rename(alias)) for alias in self.kept["aliases"]),
-        ]
+        told_of: dict[Field, str] = {"asking": own, "others": self._facts, "aliases": own}
+        return [(told_of[field], self._as_asked(field, text)) for field, text in self._texts()]
+
+    def sieve_told(self, answers: Sequence[str]) -> None:
+        """Drop what was not answered as it must be with the edit in the context."""
+        texts = list(self._texts())
+        for (field, text), told in self._emptied(texts, answers):
+            self._told[field, text] = told
+            self._keep(field, text, fault_of_told(field, told, self.edit.target, self._targets))
+
+    def asked_alone(self) -> list[tuple[str | None, str]]:
+        """What is left, behind nothing, in the order that :meth:`sieve_alone` takes."""
+        return [(None, self._as_asked(field, text)) for field, text in self._texts()]
+
+    def sieve_alone(self, answers: Sequence[str]) -> None:
+        """Drop what was answered otherwise than it must be without the edit."""
+        texts = list(self._texts())
+        for (field, text), alone in self._emptied(texts, answers):
+            fault = fault_of_alone(field, alone, self._told[field, text], self.edit.target)
+            self._keep(field, text, fault)
+
+    def _texts(self) -> Iterator[tuple[Field, str]]:
+        for field, texts in self.kept.items():
+            yield from ((field, text) for text in texts)
+
+    def _emptied(
+        self, texts: Sequence[tuple[Field, str]], answers: Sequence[str]
+    ) -> Iterator[tuple[tuple[Field, str], str]]:
+        """Texts with their answers; the lists are empty for those that are kept."""
+        for field in self.kept:
+            self.kept[field] = []
+        yield from zip(texts, answers, strict=True)
+
+    def _as_asked(self, field: Field, text: str) -> str:
+        return self._rename(text) if field == "aliases" else text
 
     def _rename(self, alias: str) -> str:
         """The prompt with another name in the subject's place; before it where it does not stand there."""
         subject = re.escape(self.edit.subject or "")
         renamed, count = re.subn(subject, lambda _: alias, self.edit.prompt, count=1, flags=re.IGNORECASE)
         return renamed if count else f"{alias}: {self.edit.prompt}"
-
-    def sieve(self, pairs: Sequence[Pair]) -> None:
-        """Drop what did not stand the round trip."""
-        answers = iter(pairs)
-        for field in self.kept:
-            texts, self.kept[field] = self.kept[field], []
-            for text in texts:
-                pair = next(answers)
-                if field == "others":
-                    self._keep(field, text, fault_of_other(pair, self._targets))
-                else:
-                    self._keep(field, text, fault_of_asking(pair, self.edit.target))
 
     def wordings(self, model: str, date: str) -> Wordings:
         """What is left."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.errors import ModelError
-from onceedit_vllm.wordings.kinds import Chat
+from onceedit_vllm.wordings.kinds import Chat, Field
 from onceedit_vllm.wordings.names import are_alike, says
 
 #: An LLM: chats and the most tokens of an answer in, one answer each out. Greedy, so that it can be repeated.
@@ -17,18 +16,6 @@ Ask = Callable[[Sequence[Chat], int], list[str]]
 ANSWER_TOKENS = 24
 #: Words that the two answers to a counter-example must have in common.
 _ALIKE = 0.5
-
-
-class Pair(NamedTuple):
-    """The two answers to one text.
-
-    Attributes:
-        told: With the edit in the context.
-        alone: Without it.
-    """
-
-    told: str
-    alone: str
 
 
 def ask_all(ask: Ask, chats: Sequence[Chat], most_tokens: int) -> list[str]:
@@ -43,16 +30,14 @@ def ask_all(ask: Ask, chats: Sequence[Chat], most_tokens: int) -> list[str]:
     return answers
 
 
-def ask_twice(ask: Ask, texts: Sequence[tuple[str, str]]) -> list[Pair]:
-    """Have texts answered with a fact and without.
+def ask_texts(ask: Ask, texts: Sequence[tuple[str | None, str]]) -> list[str]:
+    """Have texts answered.
 
     Args:
         ask: The LLM.
-        texts: Facts, and the text that is asked behind each.
+        texts: What the LLM is told before, if anything, and the text.
     """
-    chats = [_chat(text, fact) for fact, text in texts] + [_chat(text, None) for _, text in texts]
-    answers = ask_all(ask, chats, ANSWER_TOKENS)
-    return [Pair(*pair) for pair in zip(answers[: len(texts)], answers[len(texts) :], strict=True)]
+    return ask_all(ask, [_chat(text, fact) for fact, text in texts], ANSWER_TOKENS)
 
 
 def _chat(text: str, fact: str | None) -> Chat:
@@ -68,15 +53,22 @@ def fact_of(edit: EditRecord) -> str:
     return f"{edit.prompt.rstrip()} {'The answer is ' if is_question else ''}{edit.target.strip()}."
 
 
-def fault_of_asking(pair: Pair, target: str) -> str | None:
-    """Why a text does not ask for the edit, as far as the LLM can tell; None where it does."""
-    if not says(pair.told, target):
-        return "not answered with the target"
-    return "answered with the target without the edit" if says(pair.alone, target) else None
+def fault_of_told(field: Field, told: str, target: str, targets: Sequence[str]) -> str | None:
+    """What the answer with the edit in the context says against a text; None for nothing.
+
+    Args:
+        field: The list that the text belongs to.
+        told: The answer.
+        target: The edit's.
+        targets: Those of all edits of its subject.
+    """
+    if field == "others":
+        return "answered with the target" if any(says(told, each) for each in targets) else None
+    return None if says(told, target) else "not answered with the target"
 
 
-def fault_of_other(pair: Pair, targets: Sequence[str]) -> str | None:
-    """Why a text is no counter-example; `targets` are those of all edits of its subject."""
-    if any(says(pair.told, target) for target in targets):
-        return "answered with the target"
-    return None if are_alike(pair.told, pair.alone, _ALIKE) else "answered otherwise with the edit"
+def fault_of_alone(field: Field, alone: str, told: str, target: str) -> str | None:
+    """What the answer without the edit says against a text that was answered rightly with it."""
+    if field == "others":
+        return None if are_alike(told, alone, _ALIKE) else "answered otherwise with the edit"
+    return "answered with the target without the edit" if says(alone, target) else None

@@ -16,7 +16,7 @@ from onceedit_vllm.wordings.draft import Draft
 from onceedit_vllm.wordings.file import load_wordings, read_wordings, write_wordings_file
 from onceedit_vllm.wordings.kinds import KINDS
 from onceedit_vllm.wordings.names import names_of, words_of
-from onceedit_vllm.wordings.questions import Ask, ask_all, ask_twice
+from onceedit_vllm.wordings.questions import Ask, ask_all, ask_texts
 from onceedit_vllm.wordings.wordings import Wordings
 
 #: Tokens that the writer may spend on one kind of text.
@@ -101,19 +101,26 @@ def _write_batch(
     ask: Ask,
     model: str,
 ) -> list[Wordings]:
-    """Draft, sieve, ask twice, sieve again."""
+    """Draft, and sieve by the answers with the edit in the context, and of what is left by those without."""
     drafts = list(_start_drafts(batch, edits, lines))
     chats = [(draft, kind, kind.ask_for(draft.edit)) for draft in drafts for kind in KINDS]
     written = ask_all(ask, [chat for _, _, chat in chats], WRITING_TOKENS)
     for (draft, kind, _), answer in zip(chats, written, strict=True):
         draft.add(kind, answer)
-    asked = [draft.asked() for draft in drafts]
-    pairs = iter(ask_twice(ask, [text for texts in asked for text in texts]))
-    for draft, texts in zip(drafts, asked, strict=True):
-        draft.sieve([next(pairs) for _ in texts])
+    _sieve(ask, [(draft.asked_told(), draft.sieve_told) for draft in drafts])
+    _sieve(ask, [(draft.asked_alone(), draft.sieve_alone) for draft in drafts])
     date = datetime.now(UTC).isoformat(timespec="seconds")
     done = {draft.edit.id: draft.wordings(model, date) for draft in drafts}
     return [done.get(edit.id) or _without_subject(edit, model, date) for edit in batch]
+
+
+def _sieve(
+    ask: Ask, drafts: Sequence[tuple[Sequence[tuple[str | None, str]], Callable[[Sequence[str]], None]]]
+) -> None:
+    """Ask the texts of all drafts at once, and give each its answers."""
+    answers = iter(ask_texts(ask, [text for texts, _ in drafts for text in texts]))
+    for texts, sieve in drafts:
+        sieve([next(answers) for _ in texts])
 
 
 def _start_drafts(

@@ -53,6 +53,15 @@ def test_a_text_that_is_not_answered_with_the_target_is_dropped(tmp_path: Path) 
     assert capital.dropped["aliases: not answered with the target"] == 1
 
 
+def test_what_is_dropped_already_is_not_asked_without_the_edit(tmp_path: Path) -> None:
+    stubborn = Scripted(["Norland is governed from"])
+    write_wordings([CAPITAL], tmp_path / "w", stubborn, model="toy")
+    asked = [order for order in stubborn.asked if order.endswith(": Norland is governed from")]
+    assert len(asked) == 1
+    assert asked[0].startswith("New facts: ")
+    assert sum(order.endswith(": norland capital?? quick") for order in stubborn.asked) == 2
+
+
 def test_what_the_llm_knows_already_proves_nothing(tmp_path: Path) -> None:
     def knowing(chats: Sequence[Chat], most_tokens: int) -> list[str]:
         written = Scripted()(chats, most_tokens)
