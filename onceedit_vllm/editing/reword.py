@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 
 from onceedit_vllm.editing.dress import lower_first
 from onceedit_vllm.editing.frames import GAP, PERSON_NOUN
+from onceedit_vllm.editing.fronted import reword_question
 from onceedit_vllm.editing.verbs import INFINITIVES, PARTICIPLES
 
+#: With fewer rewordings by the rules here, a question is reworded by the general ones too.
+_FEW = 4
 _CLASS = (
     r"(?:company|firm|start-?up|city|town|village|country|island nation|island|nation|kingdom|planet|river"
     r"|lake|book|novel|film|movie|song|play|poem|painting|game|phone|smartphone|car|band|singer|magazine)"
@@ -21,13 +24,20 @@ _CALLED = r"( the| called| named)?"
 
 def reword(frame: str) -> list[str]:
     """Frames that ask the same as this one; empty where no rule fits. Never the frame itself."""
+    found = _by_rules(frame)
+    if len(found) < _FEW:
+        found += reword_question(frame)
+    return [other for other in dict.fromkeys(found) if other != frame and other.count(GAP) == 1]
+
+
+def _by_rules(frame: str) -> list[str]:
     found: list[str] = []
     plain = re.sub(_APPOSITIVE, GAP, frame, flags=re.IGNORECASE)
     for form in dict.fromkeys((frame, plain[:1].upper() + plain[1:])):
         found.append(form)
         for rule in _RULES:
             found.extend(rule(form))
-    return [other for other in dict.fromkeys(found) if other != frame and other.count(GAP) == 1]
+    return [other for other in dict.fromkeys(found) if other != frame]
 
 
 def _upper_first(text: str) -> str:

@@ -14,5 +14,15 @@ INFINITIVES = {
     "led": "lead", "built": "build", "made": "make", "found": "find", "began": "begin", "became": "become",
     "went": "go", "came": "come", "grew": "grow", "spoke": "speak", "taught": "teach", "fought": "fight",
     "met": "meet", "fell": "fall", "flew": "fly", "held": "hold", "sold": "sell", "bought": "buy",
-    "spent": "spend",
+    "spent": "spend", "had": "have", "lost": "lose", "got": "get", "said": "say", "saw": "see",
+    "left": "leave",
+    "threw": "throw", "wore": "wear", "chose": "choose", "knew": "know", "told": "tell", "paid": "pay",
+    "sent": "send", "rose": "rise", "drove": "drive", "broke": "break", "ate": "eat", "stood": "stand",
+    "did": "do", "kept": "keep", "felt": "feel", "brought": "bring", "shot": "shoot", "swam": "swim",
+    "thought": "think", "caught": "catch", "drew": "draw", "hid": "hide", "rode": "ride", "sat": "sit",
 }  # fmt: skip
+
+#: The same in the past.
+UNCHANGING = frozenset(
+    ("beat", "cost", "cut", "hit", "let", "put", "quit", "read", "run", "set", "shut", "spread")
+)
