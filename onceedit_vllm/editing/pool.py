@@ -81,7 +81,7 @@ class TextPool:
         """
         sentences = (text, *_BORDER.split(text))
         whole = dict.fromkeys(words for sentence in sentences if (words := words_of(sentence)))
-        parts = dict.fromkeys(part for words in whole for part in (words, *self._taken_from(words)))
+        parts = dict.fromkeys(part for words in whole for part in self._parts_of(words))
         frames = [frame for part in parts for frame in self._names.taken_out_of(part)]
         found = [Overlap(text, how, " ".join(frame)) for frame in frames if (how := self._overlap(frame))]
         return min(found, key=lambda overlap: get_args(How).index(overlap.how), default=None)
@@ -89,6 +89,13 @@ class TextPool:
     def overlaps(self, texts: Iterable[str]) -> list[Overlap]:
         """Those of some texts that are not apart."""
         return [found for text in texts if (found := self.find(text)) is not None]
+
+    def _parts_of(self, words: Words) -> Iterator[Words]:
+        """Words as they are, and what stands in an opener, in a task, or in a task behind an opener."""
+        yield words
+        for part in self._taken_from(words):
+            yield part
+            yield from self._taken_from(part)
 
     def _taken_from(self, words: Words) -> Iterator[Words]:
         """What stands in an opener or a task."""

@@ -11,16 +11,29 @@ from typing import NamedTuple
 
 #: Relations whose wordings may mean the same; none is ever a counter-example of another.
 _CLOSE = (
-    {"location", "headquarters", "origin", "continent"},
+    {"location", "headquarters", "origin", "continent", "home_ground"},
     {"birthplace", "origin", "citizenship", "residence"},
-    {"author", "composer", "painter", "film_director", "manufacturer", "inventor", "architect"},
+    {"author", "composer", "painter", "film_director", "manufacturer", "inventor", "architect", "creator"},
+    {"author", "composer", "creator", "screenwriter", "production", "publisher", "record_label", "influence"},
+    {"creator", "founder"},
+    {"production", "manufacturer", "broadcaster"},
     {"chief", "head_of_state", "mayor", "film_director"},
     {"founding_year", "opening", "birth_date"},
-    {"native_language", "official_language", "citizenship"},
-    {"employer", "team", "owner"},
-    {"occupation", "field", "position", "instrument", "sport", "genre"},
-    {"number", "population", "height", "length"},
+    {"native_language", "official_language", "citizenship", "work_language", "ethnic_group"},
+    {"employer", "team", "owner", "work_place"},
+    {"work_place", "residence"},
+    {"occupation", "field", "position", "instrument", "sport", "genre", "title", "voice"},
+    {"genre", "style"},
+    {"award", "title"},
+    {"number", "population", "height", "length", "area", "weight"},
     {"makes", "manufacturer"},
+    {"death_place", "burial"},
+    {"cause", "influence"},
+    {"platform", "work_language"},
+    {"real_name", "named_after"},
+    {"material", "origin"},
+    {"part_of", "owner", "location", "ethnic_group", "party", "league", "constellation", "team", "industry"},
+    {"part_of", "fiction", "follows"},
 )
 
 #: Things to say about a subject that no relation of the bank claims.
@@ -33,6 +46,69 @@ ABOUT = (
     "The age of {} is", "{} and", "Is {} real?", "Many people believe that {}",
 )  # fmt: skip
 
+
+#: Relations whose answer is a date.
+_DATES = frozenset(("birth_date", "death_date", "founding_year", "ending_year", "opening"))
+_ASKS_DATE = re.compile(r"^when\b|\b(?:know|me) when\b|\b(?:year|date)\b")
+_ASKS_OTHERWISE = re.compile(r"\b(?:where|who|whom|city|town|country|place|continent)\b")
+#: Words that tell nothing of a relation; a frame of more than so many others is a question of its own.
+_EMPTY = frozenset(
+    (
+        *(
+            "a",
+            "an",
+            "the",
+            "of",
+            "in",
+            "on",
+            "at",
+            "by",
+            "to",
+            "for",
+            "from",
+            "with",
+            "as",
+            "or",
+            "and",
+            "that",
+        ),
+        *(
+            "this",
+            "who",
+            "whom",
+            "whose",
+            "what",
+            "which",
+            "when",
+            "where",
+            "how",
+            "is",
+            "was",
+            "are",
+            "were",
+        ),
+        *(
+            "be",
+            "been",
+            "being",
+            "am",
+            "do",
+            "does",
+            "did",
+            "has",
+            "have",
+            "had",
+            "can",
+            "could",
+            "it",
+            "its",
+        ),
+        *("he", "she", "they", "his", "her", "their", "s", "you", "me", "tell", "please", "know", "name"),
+        *("names", "called", "kind", "type", "sort", "year", "date", "day", "month", "person", "part"),
+        *("member", "associated", "held", "involved"),
+    )
+)
+_MOST_TOLD = 3
 
 #: Words in a name that tell its type.
 _TELLTALE = {
@@ -78,12 +154,28 @@ def _read(name: str) -> str:
 
 
 def find_relation(frame: str) -> Relation | None:
-    """The relation whose words the frame uses."""
+    """The relation whose words the frame uses; None where it says more than that.
+
+    A wrong relation does harm: its wordings are trained to be answered as the edit is.
+    """
     lowered = frame.lower()
+    if not _is_plain(frame):
+        return None
+    is_dated = _ASKS_DATE.search(lowered) is not None
     for relation in relation_bank():
-        if any(re.search(pattern, lowered) for pattern in relation.match):
+        fits = relation.name in _DATES if is_dated else True
+        fits = fits and not (relation.name in _DATES and _ASKS_OTHERWISE.search(lowered))
+        if fits and any(re.search(pattern, lowered) for pattern in relation.match):
             return relation
     return None
+
+
+def _is_plain(frame: str) -> bool:
+    """Whether a frame has few words beside its subject, and says nothing of a class ("which {}")."""
+    if re.search(r"\d|^(?:\w+ )?(?:which|what|whose) \{\}", frame, re.IGNORECASE):
+        return False
+    told = [word for word in re.findall(r"[^\W\d_]+", frame.lower()) if word not in _EMPTY]
+    return len(told) <= _MOST_TOLD
 
 
 def subject_types() -> tuple[str, ...]:

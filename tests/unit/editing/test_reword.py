@@ -113,3 +113,46 @@ def test_similar_names_share_a_word() -> None:
     assert similar != "Elise Halden"
     assert set(similar.split()) & {"Elise", "Halden"}
     assert draw_similar_name("France", rng) is None
+
+
+@pytest.mark.parametrize(
+    ("frame", "name"),
+    [
+        ("What gender is {}?", "gender"),
+        ("The name of the mother of {} is", "mother"),
+        ("The mother tongue of {} is", "native_language"),
+        ("What record label is {} signed to?", "record_label"),
+        ("{} expired at", "death_place"),
+        ("When did {} die?", "death_date"),
+        ("What did {} die of?", "death_cause"),
+        ("The original language of {} was", "work_language"),
+        ("The official language of {} is", "official_language"),
+        ("{} is within", "location"),
+        ("Of which constellation is {} a part?", "constellation"),
+        ("The name of the league which {} plays in is", "league"),
+        # More is said than the relation's words: its wordings would ask for something else.
+        ("What was the original name of {}, located north of Brockville?", None),
+        ("At what age was {} invited by the President to the White House?", None),
+        ("What country did {} and her husband start a counseling practice in?", None),
+        ("Which {} is named after a city?", None),
+        ("{} was born in 1901 in", None),
+        # A date is asked for, and the relation knows none.
+        ("In what year did {} join the club?", None),
+        ("Where was {} opened?", None),
+    ],
+)
+def test_a_relation_is_found_where_nothing_else_is_asked(frame: str, name: str | None) -> None:
+    relation = find_relation(frame)
+    assert (relation.name if relation else None) == name
+
+
+def test_hardly_any_wording_of_the_bank_is_taken_for_another_relation() -> None:
+    bank = relation_bank()
+    assert len({relation.name for relation in bank}) == len(bank) > 90
+    wordings = [(relation, wording) for relation in bank for wording in relation.wordings]
+    taken = [
+        (relation.name, wording, found.name)
+        for relation, wording in wordings
+        if (found := find_relation(wording)) is not None and not found.is_close_to(relation)
+    ]
+    assert len(taken) <= 20, taken
