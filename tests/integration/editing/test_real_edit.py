@@ -44,7 +44,8 @@ NOT_ASKED = ["The potatoes that grow in Peru are", "The sun above Sweden is", "W
 def test_edits_are_answered_and_others_left_alone(smollm2: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    config = EditingConfig(epochs=6)
+    # Half the copies of a training at its default: this one takes minutes where cores are few.
+    config = EditingConfig(epochs=6, copies_per_round=66)
     asked = [text for text, _ in ASKED]
     assert TextPool(EDITS, None, config).overlaps([*asked, *NOT_ASKED]) == []
     pack = edit(smollm2, EDITS, tmp_path / "pack", config=config, progress=False)
