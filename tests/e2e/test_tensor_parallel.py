@@ -11,8 +11,7 @@ import pytest
 
 from tests.e2e.conftest import ASIDE, EDITS, OTHER_TARGET, OUTSIDE, PROCESSOR
 from tests.e2e.engine import Engine, EngineError
-from tests.e2e.test_engine import FIXED, GREEDY, texts, token_ids
-from tests.e2e.test_swap import wait_until_loaded
+from tests.e2e.test_engine import FIXED, GREEDY, texts, token_ids, wait_until_loaded
 
 pytestmark = [
     pytest.mark.alone,

@@ -290,7 +290,7 @@ def test_inspect_shows_both_thresholds(tmp_path: Path) -> None:
 
 def test_models_are_listed_and_unknown_ones_refused() -> None:
     rows = json.loads(run("models", "list", "--json", "-").stdout)
-    names = ("smollm2-135m", "gemma-3-270m", "qwen2.5-coder-0.5b")
+    names = ("smollm2-135m", "gemma-3-270m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
     assert [(row["name"], row["folder"]) for row in rows] == [(name, None) for name in names]
     assert "onceedit models get gemma-3-270m" in run("models", "list").stdout
     result = run("models", "get", "nope")
