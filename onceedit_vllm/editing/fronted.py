@@ -19,10 +19,10 @@ _AUX = r"is|was|are|were|did|does|do|has|have|had|can|could|will|would"
 #: A question word, with its preposition before it and its noun behind it.
 _ASKED = (
     rf"(?:(?P<at>{_AT}) )?(?P<wh>what|which|who|whom|whose|where|when|how many|how much|how)"
-    r"(?P<noun>(?: (?!(?:is|was|are|were|did|does|do|has|have|had|can|could|will|would)\b)[\w,'’/-]+)*?)"
+    rf"(?P<noun>(?: (?!(?:{_AUX})\b)[\w,'’/-]+)*?)"
 )
-#: The subject behind the verb: the gap, what belongs to it before, and an apposition behind.
 _PRONOUN = r"you|i|we|they|he|she|it|there|if"
+#: The subject behind the verb: the gap, what belongs to it before, and an apposition behind.
 _NAMED = (
     rf"(?P<named>(?:(?!(?:{_AUX}|{_PRONOUN})\b)[\w'’-]+ ){{0,5}}?[\"“]?\{{\}}[\"”]?(?:['’]s)?(?:,[^,?]+,)?)"
 )

@@ -192,8 +192,8 @@ def create_llm(folder: Path, **engine_args: Any) -> LLM:
     if current_platform.is_cpu():
         # vLLM's own default on a CPU takes a large share of the machine's memory.
         defaults["kv_cache_memory_bytes"] = 1 << 30
-        # vLLM gives up on a step after 300 s, and one core may read less than 50 tokens of a model of
-        # 1.5 billion weights in a second.
+        # vLLM gives up on a step after 300 s, which was too little for the first one of 56 chats and a model
+        # of 1.5 billion weights on one core.
         defaults["max_num_batched_tokens"] = 2048
     return LLM(model=str(folder), **{**defaults, **engine_args})
 
