@@ -1,4 +1,4 @@
-"""vLLM's asynchronous engine in a process of its own, driven by JSON lines. Started by ``engine.py``.
+"""vLLM's asynchronous engine in a process of its own, driven by JSON lines. Forked by ``preloaded.py``.
 
 What vLLM's server uses: the engine's core is another process, and with data parallelism several.
 """
@@ -9,13 +9,16 @@ import asyncio
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from tests.e2e.engine_child import describe, reply, sampling_params
 
 
-async def main() -> None:
-    replies = os.fdopen(int(sys.argv[1]), "w")
+def main(replies: TextIO) -> None:
+    asyncio.run(serve(replies))
+
+
+async def serve(replies: TextIO) -> None:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -77,6 +80,3 @@ async def rpc(engine: Any, call: dict[str, Any]) -> list[Any]:
 
 
 CALLS = {"generate": generate, "abort": abort, "rpc": rpc}
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.engine import Engine
+from tests.kept import kept_pack
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
@@ -51,7 +52,7 @@ def llm_dir(work: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pack_dir(work: Path) -> Path:
+def pack_dir(work: Path, request: pytest.FixtureRequest) -> Path:
     """A pack made by the real editing stage from a toy plug-in with another kind of tokenizer."""
     from onceedit_vllm import EditingConfig, edit
     from onceedit_vllm.testing import save_toy_model, toy_sentencepiece_tokenizer
@@ -65,18 +66,24 @@ def pack_dir(work: Path) -> Path:
     ]
     facts.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     config = EditingConfig(learning_rate=3e-3, epochs=40, trained_share=1.0)  # the toy has two layers
-    return edit(plugin, facts, work / "pack", config=config, progress=False).root
+    return kept_pack(
+        request.config, "e2e", Path(__file__), work / "pack",
+        lambda out: edit(plugin, facts, out, config=config, progress=False, overwrite=True),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def other_pack_dir(work: Path, pack_dir: Path) -> Path:
+def other_pack_dir(work: Path, pack_dir: Path, request: pytest.FixtureRequest) -> Path:
     """Other edits of the same plug-in: one of the first pack's subjects has another answer."""
     from onceedit_vllm import EditingConfig, EditRecord, edit
 
     prompt = next(iter(EDITS))
     record = EditRecord(id="n0", prompt=prompt, target=OTHER_TARGET, subject=SUBJECTS[0])
     config = EditingConfig(learning_rate=3e-3, epochs=40, trained_share=1.0)
-    return edit(work / "plugin", [record], work / "other", config=config, progress=False).root
+    return kept_pack(
+        request.config, "e2e-other", Path(__file__), work / "other",
+        lambda out: edit(work / "plugin", [record], out, config=config, progress=False, overwrite=True),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session", params=["v1", "v2"])

@@ -1,4 +1,4 @@
-"""A vLLM engine in a process of its own, driven by JSON lines. Started by ``engine.py``.
+"""A vLLM engine in a process of its own, driven by JSON lines. Forked by ``preloaded.py``.
 
 Each runner needs its own environment before vLLM is imported, and vLLM prints to stdout; so the answers
 go to a file descriptor of their own.
@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 
-def main() -> None:
-    replies = os.fdopen(int(sys.argv[1]), "w")
+def main(replies: TextIO) -> None:
     from vllm import LLM
 
     engine_args = json.loads(sys.stdin.readline())
@@ -136,6 +135,3 @@ CALLS = {
     "rpc": rpc,
     "rpc_midway": rpc_midway,
 }
-
-if __name__ == "__main__":
-    main()

@@ -30,7 +30,7 @@ def test_generate_compares_and_prints_nothing_but_json(
             "--json", "-",
         ],
         env={
-            **runner_environment("v1"),
+            **runner_environment("v1", fork=False),
             "ONCEEDIT_CACHE": str(work / f"cache{processes}"),
             "VLLM_ENABLE_V1_MULTIPROCESSING": processes,
         },

@@ -1,13 +1,22 @@
-"""Lets vLLM's V2 runner start on a CPU, for tests only.
+"""What the processes of an engine under test do first. For tests only: put this folder on ``PYTHONPATH``.
 
-vLLM picks V2 only where Triton has a "cpu" backend. With ``TRITON_INTERPRET=1`` Triton runs kernels as
-Python and needs no backend, so a stand-in entry is enough. Put this folder on ``PYTHONPATH``.
+With ``ONCEEDIT_TEST_FORK=1`` a process that asks for spawned ones forks them. On a CPU vLLM spawns an
+engine's core and its workers, each of which imports vLLM anew: most of the time that its start takes.
+
+With ``TRITON_INTERPRET=1`` vLLM's V2 runner starts on a CPU. vLLM picks V2 only where Triton has a "cpu"
+backend; interpreted, kernels run as Python and need no backend, so a stand-in entry is enough.
 """
 
 import importlib.util
+import multiprocessing.context
+import os
 from types import SimpleNamespace
 
-if importlib.util.find_spec("triton") is not None:
+if os.environ.get("ONCEEDIT_TEST_FORK") == "1":
+    contexts = vars(multiprocessing.context)["_concrete_contexts"]
+    contexts["spawn"] = contexts["fork"]
+
+if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None:
     from triton.backends import backends
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
