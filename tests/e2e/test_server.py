@@ -30,7 +30,7 @@ def post(llm_dir: Path, pack_dir: Path, work: Path) -> Iterator[Post]:
         "--served-model-name", "toy", "--dtype", "float32", "--enforce-eager", "--max-model-len", "256",
         "--logits-processors", PROCESSOR, "--additional-config", json.dumps(ours),
     ]  # fmt: skip
-    with Server(command, work / "server.log") as server:
+    with Server(command, work / "server.log", ONCEEDIT_TEST_FORK="0") as server:  # as users have it
         url = f"{server.url}/v1/completions"
         yield lambda body: send(url, {"model": "toy", "temperature": 0, **body})
 
