@@ -19,6 +19,7 @@ from onceedit_vllm.errors import BadInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 ToyKind = Literal["llama", "gpt2", "gemma3", "qwen2"]
@@ -90,28 +91,11 @@ def toy_sentencepiece_tokenizer(
         dummy_prefix: A space is put before the text and dropped in decoding (Llama-2 does,
             Gemma does not).
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import decoders, normalizers
     from transformers import PreTrainedTokenizerFast
 
-    learner = Tokenizer(models.BPE())
-    learner.normalizer = normalizers.Replace("\n", " ")
-    learner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if dummy_prefix else "never")
-    learner.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=vocab_size - 259, show_progress=False, special_tokens=[])
-    )
-    learnt = json.loads(learner.to_str())["model"]
     special = ["<unk>", "<s>", "</s>"]
-    pieces = sorted(learnt["vocab"], key=lambda piece: learnt["vocab"][piece])
-    order = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
-    core = Tokenizer(
-        models.BPE(
-            vocab={piece: index for index, piece in enumerate(order)},
-            merges=[(first, second) for first, second in learnt["merges"]],
-            unk_token="<unk>",
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
+    core = _sentencepiece_core(texts, special, vocab_size, "first" if dummy_prefix else "never")
     core.add_special_tokens(special)
     # As in the real Llama-2's file: a text that starts with a space keeps it.
     prefix = [normalizers.Prepend("▁")] if dummy_prefix else []
@@ -128,6 +112,33 @@ def toy_sentencepiece_tokenizer(
         pad_token="</s>",
         add_bos_token=add_bos,
         clean_up_tokenization_spaces=False,
+    )
+
+
+def _sentencepiece_core(
+    texts: Sequence[str], special: Sequence[str], vocab_size: int, prepend_scheme: str
+) -> Tokenizer:
+    """The special tokens, a token for each byte, and pieces learnt from the texts."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = normalizers.Replace("\n", " ")
+    learner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme)
+    num_pieces = vocab_size - len(special) - 256
+    learner.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=num_pieces, show_progress=False, special_tokens=[])
+    )
+    learnt = json.loads(learner.to_str())["model"]
+    pieces = sorted(learnt["vocab"], key=lambda piece: learnt["vocab"][piece])
+    order = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    return Tokenizer(
+        models.BPE(
+            vocab={piece: index for index, piece in enumerate(order)},
+            merges=[(first, second) for first, second in learnt["merges"]],
+            unk_token=special[0],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
     )
 
 

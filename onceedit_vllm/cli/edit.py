@@ -80,8 +80,6 @@ def command(
 
     With --pack: add facts to a pack, or remove some of its own, and write another pack.
     """
-    from onceedit_vllm.editing.edit import edit
-
     options = {
         "template": ("--template", template),
         "weight_lambda": ("--lambda", weight_lambda),
@@ -90,13 +88,13 @@ def command(
         "seed": ("--seed", seed),
     }
     change = Change(add, tuple(remove or ()), on_conflict, unlearn)
+    written = Written(wordings, wordings_llm, wordings_out)
     if pack is not None:
         if plugin is not None or edits is not None:
             raise BadInputError(
                 "--pack: has its plug-in and edits; leave out --plugin and --edits (use --add)"
             )
         given = {name: options[name] for name in options if _is_given(context, name)}
-        written = Written(wordings, wordings_llm, wordings_out)
         update(pack, out, change, given, written, unrelated=unrelated, resume=resume, overwrite=overwrite)
         return
     if plugin is None or edits is None:
@@ -104,20 +102,30 @@ def command(
     if change != Change():
         raise BadInputError("--add, --remove, --on-conflict and --unlearn change a pack; name it with --pack")
     config = build_settings(EditingConfig, options)
+    _edit(plugin, edits, out, config, written, unrelated=unrelated, resume=resume, overwrite=overwrite)
+
+
+def _edit(
+    plugin: str,
+    edits: Path,
+    out: Path,
+    config: EditingConfig,
+    written: Written,
+    *,
+    unrelated: Path | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Edit, and say what came of it."""
+    from onceedit_vllm.editing.edit import edit
+
     with reserved_stdout() as answer:
         quiet_bars()
-        texts = wordings_for_edit(edits, out, wordings, wordings_llm, wordings_out, overwrite=overwrite)
+        texts = wordings_for_edit(edits, out, *written, overwrite=overwrite)
         made = edit(
-            plugin,
-            edits,
-            out,
-            unrelated=unrelated,
-            wordings=texts or (),
-            config=config,
-            resume=resume,
-            overwrite=overwrite,
-            progress=True,
-        )
+            plugin, edits, out, unrelated=unrelated, wordings=texts or (), config=config,
+            resume=resume, overwrite=overwrite, progress=True,
+        )  # fmt: skip
         facts = {
             "pack": str(made.root),
             "edits learnt": f"{made.report.num_learnt} of {len(made.edits)}",

@@ -22,7 +22,7 @@ from onceedit_vllm.editing.plugin_model import (
     load_tokenizer,
 )
 from onceedit_vllm.editing.progress import TrainingProgress
-from onceedit_vllm.editing.records import place_edits
+from onceedit_vllm.editing.records import PlacedEdits, place_edits
 from onceedit_vllm.editing.trainer import Course, EditingLoop
 from onceedit_vllm.editing.unrelated import load_unrelated
 from onceedit_vllm.edits import EditRecord
@@ -65,8 +65,6 @@ def edit(
             or the checkpoint belongs to another training.
         ModelError: The plug-in cannot be found or loaded.
     """
-    from onceedit_vllm.models import resolve_model
-
     config = config or EditingConfig()
     root = Path(out).expanduser()
     check_out(root, overwrite=overwrite)
@@ -75,16 +73,12 @@ def edit(
     texts = find_wordings(wordings, placed.records)
     records = join_aliases(placed.records, texts)
     unrelated_items = load_unrelated(unrelated) if unrelated is not None else None
-    folder = resolve_model(str(plugin), progress=progress)
-    tokenizer = load_tokenizer(folder)
-    placed.check_targets(tokenizer)
-    torch.manual_seed(config.seed)
-    base = load_plugin(folder, tokenizer, choose_compute_dtype(config.compute_dtype), config.trained_share)
+    base = _open(plugin, placed, config, progress)
     fingerprint = training_fingerprint(base.fingerprint, records, unrelated_items, config, texts)
     checkpoint = Checkpoint(root, fingerprint)
     augmenter = Augmenter(records, unrelated_items, config, texts)
-    judge = Judge(augmenter, config)
     try:
+        judge = Judge(augmenter, config)
         init_weight_row(base, augmenter.examples(0))
         shown = TrainingProgress(len(records), visible=progress)
         loop = EditingLoop(base, augmenter, judge, config, checkpoint, shown)
@@ -96,6 +90,17 @@ def edit(
         raise
     checkpoint.discard()
     return pack
+
+
+def _open(plugin: str | Path, edits: PlacedEdits, config: EditingConfig, progress: bool) -> EditablePlugIn:
+    """Find and load the plug-in, once its tokenizer is known to spell the targets."""
+    from onceedit_vllm.models import resolve_model
+
+    folder = resolve_model(str(plugin), progress=progress)
+    tokenizer = load_tokenizer(folder)
+    edits.check_targets(tokenizer)
+    torch.manual_seed(config.seed)
+    return load_plugin(folder, tokenizer, choose_compute_dtype(config.compute_dtype), config.trained_share)
 
 
 def find_wordings(

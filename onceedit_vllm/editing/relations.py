@@ -47,67 +47,17 @@ ABOUT = (
 )  # fmt: skip
 
 
-#: Relations whose answer is a date.
-_DATES = frozenset(("birth_date", "death_date", "founding_year", "ending_year", "opening"))
 _ASKS_DATE = re.compile(r"^when\b|\b(?:know|me) when\b|\b(?:year|date)\b")
 _ASKS_OTHERWISE = re.compile(r"\b(?:where|who|whom|city|town|country|place|continent)\b")
 #: Words that tell nothing of a relation; a frame of more than so many others is a question of its own.
-_EMPTY = frozenset(
-    (
-        *(
-            "a",
-            "an",
-            "the",
-            "of",
-            "in",
-            "on",
-            "at",
-            "by",
-            "to",
-            "for",
-            "from",
-            "with",
-            "as",
-            "or",
-            "and",
-            "that",
-        ),
-        *(
-            "this",
-            "who",
-            "whom",
-            "whose",
-            "what",
-            "which",
-            "when",
-            "where",
-            "how",
-            "is",
-            "was",
-            "are",
-            "were",
-        ),
-        *(
-            "be",
-            "been",
-            "being",
-            "am",
-            "do",
-            "does",
-            "did",
-            "has",
-            "have",
-            "had",
-            "can",
-            "could",
-            "it",
-            "its",
-        ),
-        *("he", "she", "they", "his", "her", "their", "s", "you", "me", "tell", "please", "know", "name"),
-        *("names", "called", "kind", "type", "sort", "year", "date", "day", "month", "person", "part"),
-        *("member", "associated", "held", "involved"),
-    )
-)
+_EMPTY = frozenset((
+    "a", "an", "the", "of", "in", "on", "at", "by", "to", "for", "from", "with", "as", "or", "and", "that",
+    "this", "who", "whom", "whose", "what", "which", "when", "where", "how", "is", "was", "are", "were",
+    "be", "been", "being", "am", "do", "does", "did", "has", "have", "had", "can", "could", "it", "its",
+    "he", "she", "they", "his", "her", "their", "s", "you", "me", "tell", "please", "know", "name", "names",
+    "called", "kind", "type", "sort", "year", "date", "day", "month", "person", "part", "member",
+    "associated", "held", "involved",
+))  # fmt: skip
 _MOST_TOLD = 3
 
 #: Words in a name that tell its type.
@@ -121,12 +71,21 @@ _TELLTALE = {
 
 
 class Relation(NamedTuple):
-    """One relation of the bank. Wordings are frames, see :mod:`onceedit_vllm.editing.frames`."""
+    """One relation of the bank. Wordings are frames, see :mod:`onceedit_vllm.editing.frames`.
+
+    Attributes:
+        name: Its own.
+        subject: The type of what it is asked of.
+        match: Regular expressions, any of which knows it in a frame.
+        wordings: Frames that ask for it.
+        is_date: Its answer is a date.
+    """
 
     name: str
     subject: str
     match: tuple[str, ...]
     wordings: tuple[str, ...]
+    is_date: bool = False
 
     def is_close_to(self, other: Relation) -> bool:
         """Whether a wording of one might be read as the other."""
@@ -138,7 +97,13 @@ def relation_bank() -> tuple[Relation, ...]:
     """All built-in relations; the first that matches a frame is the frame's."""
     entries = json.loads(_read("relations.json"))
     return tuple(
-        Relation(entry["name"], entry["subject"], tuple(entry["match"]), tuple(entry["wordings"]))
+        Relation(
+            entry["name"],
+            entry["subject"],
+            tuple(entry["match"]),
+            tuple(entry["wordings"]),
+            entry.get("is_date", False),
+        )
         for entry in entries
     )
 
@@ -163,8 +128,8 @@ def find_relation(frame: str) -> Relation | None:
         return None
     is_dated = _ASKS_DATE.search(lowered) is not None
     for relation in relation_bank():
-        fits = relation.name in _DATES if is_dated else True
-        fits = fits and not (relation.name in _DATES and _ASKS_OTHERWISE.search(lowered))
+        fits = relation.is_date or not is_dated
+        fits = fits and not (relation.is_date and _ASKS_OTHERWISE.search(lowered))
         if fits and any(re.search(pattern, lowered) for pattern in relation.match):
             return relation
     return None

@@ -216,7 +216,7 @@ def test_chunked_prefill_of_a_long_prompt(edited: Engine, plain: Engine, tight_a
 
 def test_preempted_requests_resume_where_they_were(edited: Engine):
     # 8 requests of about 10 + 120 tokens need some 40 blocks of 32; the engine has 24.
-    prompts = [*EDITS, *OUTSIDE]
+    prompts = [*OUTSIDE, *EDITS]
     params = {
         "temperature": 0.0,
         "max_tokens": 120,

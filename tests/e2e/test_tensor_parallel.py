@@ -126,9 +126,10 @@ def test_a_grammar_is_never_broken_and_the_edit_is_known_in_it(ranks: Engine):
 def test_preempted_requests_resume_where_they_were(ranks: Engine):
     params = {**FIXED, "max_tokens": 120, "extra_args": {"onceedit": {"alpha": 0.9}}}
     before = ranks.metric("vllm:num_preemptions")
-    together = ranks.generate(MIXED, params)
+    prompts = MIXED[::-1]  # vLLM preempts who came last: the edits
+    together = ranks.generate(prompts, params)
     assert ranks.metric("vllm:num_preemptions") > before
-    alone = [ranks.generate([prompt], params)[0] for prompt in MIXED[-4:]]  # vLLM preempts who came last
+    alone = [ranks.generate([prompt], params)[0] for prompt in prompts[-4:]]
     assert token_ids(together[-4:]) == token_ids(alone)
 
 
