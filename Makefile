@@ -66,7 +66,8 @@ check: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal tests/unit
 
 test: check models
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" tests/integration tests/e2e
+	@# The longest file first, so that no process is left with it at the end.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" tests/integration/editing tests/integration tests/e2e
 	$(BIN)/python -m pytest -m alone tests/integration tests/e2e --ignore=tests/e2e/test_shared_host.py
 	@# Several real LLMs at once: once the other engines have left the memory.
 	$(BIN)/python -m pytest tests/e2e/test_shared_host.py
