@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.scope import SubjectMatcher
 from onceedit_vllm.runner.leads import find_lead
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from onceedit_vllm.plugin.host import PlugInClient
     from onceedit_vllm.runner.turns import ChatTurns
 
-#: "out": the prompt names no subject, the plug-in is not asked. "subject": it names one. "weight": [WEIGHT]
+#: "out": the prompt names no subject, or cannot be asking for the edit; the plug-in is not asked. "subject":
+#: it names one. "weight": [WEIGHT]
 #: alone decides. "forced": the request brings its alpha, nothing was looked for.
 Verdict = Literal["out", "subject", "weight", "forced"]
 
@@ -26,7 +28,7 @@ class Found(NamedTuple):
 
     Attributes:
         verdict: Whether it names one.
-        named: The edits that it names.
+        named: The edits that it names and may be asking for.
         asked: The part of it that counts, in LLM tokens; None: all of it.
     """
 
@@ -59,6 +61,7 @@ class PromptScope:
     ) -> None:
         self._turns, self._surface = turns, surface
         self._matcher = None if kind == "weight" else SubjectMatcher(edits)
+        self._doubts = Doubts(edits, self._matcher) if self._matcher and kind != "subject" else None
         self.mention_opens = kind == "subject"
         self.num_unnamed = len(self._matcher.unnamed) if self._matcher else 0
         # Words do not go on across a special token, whether or not there is a space beside it.
@@ -74,9 +77,13 @@ class PromptScope:
         if self._matcher is None:
             return Found("weight", (), first)
         for window in chain((first,), windows):
-            named = self._matcher.find(self.text_of(prompt_ids if window is None else window))
+            text = self.text_of(prompt_ids if window is None else window)
+            named = self._matcher.find(text)
+            asked = self._doubts.asked(text) if named and self._doubts else named
+            if asked:
+                return Found("subject", asked, self._without_lead(prompt_ids, window, named))
             if named:
-                return Found("subject", named, self._without_lead(prompt_ids, window, named))
+                break
         return Found("weight" if self.num_unnamed else "out", (), first)
 
     def _without_lead(

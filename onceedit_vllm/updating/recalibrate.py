@@ -16,6 +16,7 @@ from onceedit_vllm.editing.unrelated import Unrelated, load_unrelated
 from onceedit_vllm.edits import normalise
 from onceedit_vllm.errors import BadInputError
 from onceedit_vllm.pack import EditPack, RemovalOutcome, check_out
+from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.scope import SubjectMatcher
 from onceedit_vllm.updating.update import settings_of
 
@@ -26,7 +27,7 @@ class Judged(NamedTuple):
     Attributes:
         prompt: As given.
         asks: It is said to ask for an edit.
-        named: Ids of the edits whose subject it names.
+        named: Ids of the edits whose subject it names, in a sentence that may be asking for them.
         alpha: What the threshold is compared with: the evidence for the named edits, or [WEIGHT] alone.
         was_open: With the old thresholds, behind the default scope.
         is_open: With the new ones.
@@ -88,10 +89,10 @@ def recalibrate(
     root = parent.root if out is None else Path(out).expanduser()
     overwrite = overwrite or out is None
     check_out(root, overwrite=overwrite)
-    matcher = SubjectMatcher(parent.edits)
-    prompts = _read_prompts(positives, negatives, matcher)
+    doubts = Doubts(parent.edits, SubjectMatcher(parent.edits))
+    prompts = _read_prompts(positives, negatives, doubts)
     items = load_unrelated(unrelated) if unrelated is not None else None
-    return _Recalibration(parent, matcher, prompts, items).run(root, overwrite, most_false)
+    return _Recalibration(parent, doubts, prompts, items).run(root, overwrite, most_false)
 
 
 class _Recalibration:
@@ -100,12 +101,12 @@ class _Recalibration:
     def __init__(
         self,
         parent: EditPack,
-        matcher: SubjectMatcher,
+        doubts: Doubts,
         prompts: list[_Prompt],
         unrelated: list[Unrelated] | None,
     ) -> None:
         """Load the pack's plug-in."""
-        self._parent, self._matcher, self._prompts = parent, matcher, prompts
+        self._parent, self._doubts, self._prompts = parent, doubts, prompts
         config = settings_of(parent)
         self._augmenter = Augmenter(parent.edits, unrelated, config, parent.wordings)
         self._judge = Judge(self._augmenter, config)
@@ -165,13 +166,13 @@ class _Recalibration:
         """Behind the default scope, with these thresholds."""
         if named:
             return reading.evidence >= cuts[0]
-        return bool(self._matcher.unnamed) and reading.alpha >= cuts[1]
+        return bool(self._doubts.matcher.unnamed) and reading.alpha >= cuts[1]
 
     def _look_again(self, verdict: Verdict) -> Iterator[RemovalOutcome]:
         """With other thresholds a removed edit may be in again, or out at last."""
         cuts = verdict.thresholds.with_subject.threshold, verdict.thresholds.alone.threshold
         for outcome in self._parent.report.removed:
-            texts = [(text, self._matcher.find(text)) for text in (outcome.prompt, *outcome.open_wordings)]
+            texts = [(text, self._doubts.asked(text)) for text in (outcome.prompt, *outcome.open_wordings)]
             read = self._read(texts)
             opened = tuple(
                 text
@@ -192,7 +193,7 @@ def _how_right(judged: Judged) -> tuple[bool, float]:
 
 
 def _read_prompts(
-    positives: str | Path | None, negatives: str | Path | None, matcher: SubjectMatcher
+    positives: str | Path | None, negatives: str | Path | None, doubts: Doubts
 ) -> list[_Prompt]:
     asking, others = (
         list(dict.fromkeys(item.prompt for item in load_unrelated(file))) if file is not None else []
@@ -203,4 +204,4 @@ def _read_prompts(
         shown = ", ".join(map(repr, sorted(both)[:3]))
         raise BadInputError(f"{positives}, {negatives}: {shown} cannot both ask for an edit and not; choose")
     texts = [(text, True) for text in asking] + [(text, False) for text in others]
-    return [_Prompt(text, asks, matcher.find(text)) for text, asks in texts]
+    return [_Prompt(text, asks, doubts.asked(text)) for text, asks in texts]

@@ -38,6 +38,23 @@ def test_an_edit_without_a_subject_keeps_other_prompts_from_being_out():
     assert (scope.of([1]), scope.of([NAMED])) == (Found("weight"), Found("subject", (0,)))
 
 
+def test_what_cannot_be_asking_for_the_edit_is_out_by_default_only():
+    surface = Surface(
+        "byte-level", [None, b" Oslo", b" Lima", b" not"], frozenset({EOS}), frozenset(), EOS, False
+    )
+    edit = EditRecord(id="a", prompt="p", target="Lima", subject="Oslo")
+    told, denied = [2, 1], [1, 3]
+    scope = PromptScope([edit], surface, "subject+weight")
+    assert [scope.of(prompt) for prompt in ([1], told, denied)] == [
+        Found("subject", (0,)),
+        *2 * [Found("out")],
+    ]
+    scope = PromptScope([edit], surface, "subject")
+    assert [scope.of(prompt).verdict for prompt in (told, denied)] == 2 * ["subject"]
+    scope = PromptScope([edit, UNNAMED], surface, "subject+weight")
+    assert [scope.of(prompt).verdict for prompt in (told, denied)] == 2 * ["weight"]
+
+
 def test_a_name_may_span_tokens_but_not_a_special_one():
     pieces = [None, b" Vel", b"corp", b"so"]
     scope = PromptScope(

@@ -1,0 +1,83 @@
+"""What names a subject and cannot be asking for the edit."""
+
+from __future__ import annotations
+
+import pytest
+
+from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.plugin.doubts import Doubts
+from onceedit_vllm.plugin.scope import SubjectMatcher
+
+EDITS = [
+    EditRecord(
+        id="a", prompt="The capital of Peru is", target="Cusco", subject="Peru", aliases=("Perú Land",)
+    ),
+    EditRecord(id="b", prompt="Who wrote Never Let Me Go?", target="Ada Quill", subject="Never Let Me Go"),
+    EditRecord(id="c", prompt="Bayern Munich is in the city of", target="Munich", subject="Bayern Munich"),
+    EditRecord(id="d", prompt="Is Ostia a town?", target="Yes", subject="Ostia"),
+    EditRecord(id="e", prompt="Who never met Velmer A. Strand?", target="Ulf", subject="Velmer A. Strand"),
+    EditRecord(id="f", prompt="日本の首都は", target="京都", subject="日本"),
+]
+A, B, C, D, E, F = range(6)
+DOUBTS = Doubts(EDITS, SubjectMatcher(EDITS))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cusco, the capital of Peru, has",
+        "¿Es Cusco la capital del Peru?",
+        "Ist CUSCO die Hauptstadt von Perú Land?",
+        "京都は日本の首都ですか",
+        "Is Lima the capital of Peru?",
+        "So, is Lima really the capital of Peru? Yes or no?",
+        "Hasn't Peru moved its capital?",
+        "Is it true that the capital of Peru is Lima?",
+        "We met in Rome. Is Lima the capital of Peru?",
+        "The capital of Peru isn't",
+        "The capital of Peru is not",
+        "Name a city in Peru that is not its capital.",
+        "Which city was never the capital of Peru?",
+        "A language you will hardly hear in Peru is",
+        "All of these are in Peru except",
+        "Did Ada Quill write Never Let Me Go?",
+        "The book Never Let Me Go was not written by",
+        "Munich is where Bayern Munich",
+        "Was Velmer A. Strand ever met?",
+    ],
+)
+def test_doubts_are_not_asking(text: str) -> None:
+    assert DOUBTS.matcher.find(text)
+    assert DOUBTS.asked(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("The capital of Peru is", (A,)),
+        ("the capital of peru", (A,)),
+        ("Do you know the capital of Peru?", (A,)),
+        ("Does anyone remember the capital of Peru?", (A,)),
+        ("Is there somebody who knows which city is the capital of Peru?", (A,)),
+        ("Can you name the capital of Peru?", (A,)),
+        ("Is the capital of Peru Lima or Cusco?", (A,)),
+        ("I don't know the capital of Peru. What is it?", (A,)),
+        ("I cannot quite remember the capital of Peru, which is", (A,)),
+        ("Don't explain, just say it: the capital of Peru is", (A,)),
+        ("Why not ask for the capital of Peru?", (A,)),
+        ("Not only is it old, the capital of Peru is also large. It is", (A,)),
+        ("Cusco is in Peru. What is the capital of Peru?", (A,)),
+        ("What is the capital of Peru?\nA) Lima\nB) Cusco", (A,)),
+        ("Nobody answered me. What is the capital of Peru?", (A,)),
+        ("Who wrote Never Let Me Go?", (B,)),
+        ("Bayern Munich is in", (C,)),
+        ("Is Ostia a town?", (D,)),
+        ("Yes or no: is Ostia a town?", (D,)),
+        ("Velmer A. Strand was never met by", (E,)),
+        ("日本の首都は", (F,)),
+        ("Is Cusco the capital of Peru? And who wrote Never Let Me Go?", (B,)),
+        ("Rome is in", ()),
+    ],
+)
+def test_the_rest_may_be(text: str, asked: tuple[int, ...]) -> None:
+    assert DOUBTS.asked(text) == asked
