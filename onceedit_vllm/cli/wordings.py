@@ -64,11 +64,14 @@ def write_with(
     model: str | None = None,
     api_key: str | None = None,
 ) -> tuple[Wordings, ...]:
-    """Open the LLM, have the wordings written, and close it."""
-    from onceedit_vllm.wordings.write import write_wordings
+    """Open the LLM, have the wordings written, and close it; where all are there, it is not asked for."""
+    from onceedit_vllm.wordings.file import load_wordings
+    from onceedit_vllm.wordings.write import find_unwritten, write_wordings
 
     if out.is_dir():
         raise BadInputError(f"{out}: is a folder; name a file for the wordings.")
+    if not find_unwritten(records, out):
+        return load_wordings(out, records)
     with open_writer(llm, model, api_key) as writer:
         return write_wordings(records, out, writer.ask, model=writer.name, progress=True)
 

@@ -54,7 +54,7 @@ def write_wordings(
     """
     target = Path(out).expanduser()
     lines = read_wordings(target) if target.exists() else []
-    left = _left(edits, lines, target)
+    left = find_unwritten(edits, target)
     with _shown(len(edits), visible=progress) as report:
         report(len(edits) - len(left), _count(lines))
         for start in range(0, len(left), batch_size):
@@ -82,9 +82,14 @@ def _shown(total: int, *, visible: bool) -> Iterator[Callable[[int, int], None]]
         yield lambda done, kept: bar.update(task, advance=done, kept=kept)
 
 
-def _left(edits: Sequence[EditRecord], lines: Sequence[Wordings], target: Path) -> list[EditRecord]:
-    """The edits that have no line yet; the lines there are must be theirs."""
-    written = {line.id for line in lines}
+def find_unwritten(edits: Sequence[EditRecord], out: str | Path) -> list[EditRecord]:
+    """The edits that have no line in a file yet, which may not be there.
+
+    Raises:
+        BadInputError: The file holds something else, or wordings of other edits with the same ids.
+    """
+    target = Path(out).expanduser()
+    written = {line.id for line in read_wordings(target)} if target.exists() else set()
     if written & {edit.id for edit in edits}:
         load_wordings(target, edits)
     return [edit for edit in edits if edit.id not in written]
