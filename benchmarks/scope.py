@@ -33,7 +33,7 @@ from onceedit_vllm.models import cached_model
 from onceedit_vllm.plugin.scope import SubjectMatcher
 from onceedit_vllm.runner.scope import PromptScope
 
-SHIPPED = Path(onceedit_vllm.__file__).parent / "editing"
+SHIPPED = Path(onceedit_vllm.__file__).parent
 NUM_TOKENS = 1000
 #: Different prompts of each kind, so that no repeat finds what the one before left in the caches.
 NUM_PROMPTS = 16
@@ -86,7 +86,7 @@ def load() -> tuple[Any, str]:
 
 def make_subjects(number: int) -> list[str]:
     """Different invented people, companies, places and works, one in eight with an accent."""
-    names = json.loads((SHIPPED / "names.json").read_text(encoding="utf-8"))
+    names = json.loads((SHIPPED / "wordings/names.json").read_text(encoding="utf-8"))
     rng, made = random.Random(0), dict[str, None]()
     letters = "ABCDEFGHIJKLMNOPRSTVW"
     shapes: list[Callable[[str, str, str], str]] = [
@@ -106,7 +106,7 @@ def make_subjects(number: int) -> list[str]:
 
 def make_prompts(tokenizer: Any) -> dict[str, list[list[int]]]:
     """Token ids by kind of text: questions and answers of the package, in plain ASCII or with accents."""
-    lines = (SHIPPED / "unrelated.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (SHIPPED / "editing/unrelated.jsonl").read_text(encoding="utf-8").splitlines()
     facts = [json.loads(line) for line in lines]
     rng, plain = random.Random(1), list[str]()
     while len(plain) < NUM_PROMPTS:

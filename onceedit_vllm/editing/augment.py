@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.dress import dress
-from onceedit_vllm.editing.frames import fill, is_question
-from onceedit_vllm.editing.relations import Relation, draw_name, draw_similar_name, relation_bank
 from onceedit_vllm.editing.scopes import Scope, make_scopes, same_relation
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import TEMPLATES, EditRecord, normalise
+from onceedit_vllm.wordings.frames import fill, is_question
 from onceedit_vllm.wordings.names import names_of, says
+from onceedit_vllm.wordings.relations import Relation, draw_name, draw_similar_name, relation_bank
 from onceedit_vllm.wordings.wordings import Wordings
 
 #: How often a wording is left as it is.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from onceedit_vllm.editing.dress import lower_first
-from onceedit_vllm.editing.frames import is_question
+from onceedit_vllm.wordings.frames import is_question
 
 #: Around a whole statement.
 _STATEMENTS = (

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import cache
 from importlib import resources
 
-from onceedit_vllm.editing.frames import OPENERS, is_question
 from onceedit_vllm.editing.unrelated import default_unrelated
+from onceedit_vllm.wordings.frames import OPENERS, is_question
 
 #: Said in front of a half sentence or a question without changing what is asked.
 HALF_SENTENCE_OPENERS = (

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 
 from onceedit_vllm.editing.dress import lower_first
-from onceedit_vllm.editing.frames import PERSON_NOUN
 from onceedit_vllm.editing.verbs import INFINITIVES, UNCHANGING
+from onceedit_vllm.wordings.frames import PERSON_NOUN
 
 _PASTS = {infinitive: past for past, infinitive in INFINITIVES.items()}
 _AT = r"in|on|at|by|to|from|for|of|with|as|under|into|after|during"

@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple, get_args
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.dress import HALF_SENTENCE_OPENERS, QUESTION_OPENERS
-from onceedit_vllm.editing.frames import GAP, to_frame
-from onceedit_vllm.editing.relations import ABOUT, bank_names, relation_bank
 from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.editing.scopes import Scope, make_scopes
 from onceedit_vllm.editing.tasks import TASKS
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.wordings.frames import GAP, to_frame
+from onceedit_vllm.wordings.relations import ABOUT, bank_names, relation_bank
 from onceedit_vllm.wordings.wordings import Wordings
 
 How = Literal["equal", "contained", "nearly the same"]

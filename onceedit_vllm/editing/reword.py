@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 
 from onceedit_vllm.editing.dress import lower_first
-from onceedit_vllm.editing.frames import GAP, PERSON_NOUN
 from onceedit_vllm.editing.fronted import reword_question
 from onceedit_vllm.editing.verbs import INFINITIVES, PARTICIPLES
+from onceedit_vllm.wordings.frames import GAP, PERSON_NOUN
 
 #: With fewer rewordings by the rules here, a question is reworded by the general ones too.
 _FEW = 4

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.editing.doubts import doubts
-from onceedit_vllm.editing.frames import GAP, fill, find_subject, is_question, to_frame
-from onceedit_vllm.editing.relations import ABOUT, Relation, find_relation, find_type
 from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.editing.tasks import TASKS
 from onceedit_vllm.edits import EditRecord, normalise
+from onceedit_vllm.wordings.frames import GAP, fill, find_subject, is_question, to_frame
 from onceedit_vllm.wordings.names import names_of, says
+from onceedit_vllm.wordings.relations import ABOUT, Relation, find_relation, find_type
 from onceedit_vllm.wordings.wordings import Wordings
 
 #: Of the texts that were written for an edit, of doubts about it and of tasks, one in so many is kept out of

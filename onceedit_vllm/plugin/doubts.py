@@ -1,45 +1,78 @@
 """Sentences that name an edit's subject and cannot be asking for the edit, as their words alone tell.
 
-"Did Jane Austen write Hamlet?", "Is Lyon the capital of France?", "The capital of France isn't": what is
-right there is yes, no or something else, never the edit's answer. A plug-in of this size was trained on such
-sentences and opened its gate for most of them all the same.
+"Did Jane Austen write Hamlet?", "Is Lyon the capital of France?", "The capital of France isn't", "The money
+of France is": what is right there is yes, no or something else, never the edit's answer. A plug-in of this
+size was trained on such sentences and opened its gate for many of them all the same.
 
 Who says the answer does not ask for it: that holds in every language. Questions of yes or no that do not say
-it, and denials, are known in English only.
+it, denials, and other relations are known in English only, and only in a text that ends with the sentence:
+"Didn't France move its capital? Where is it now?" asks. Shutting out who asks is the worse error, for the
+gate is still behind; so in doubt a sentence passes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.plugin.scope import SubjectMatcher
-from onceedit_vllm.wordings.names import leaks, names_of
+from onceedit_vllm.wordings.frames import GAP
+from onceedit_vllm.wordings.names import names_of, says
+from onceedit_vllm.wordings.relations import Relation, ask_otherwise, find_relations
 
 #: Behind a sign that ends a sentence, unless it stands behind an initial or a title.
 _SENTENCE = re.compile(r"(?<=[.?!])(?<!\b[A-Z]\.)(?<!\b(?:Mr|Dr|St|Jr|Co)\.)(?<!\b(?:Mrs|Inc|Ltd)\.)\s+|\n+")
+#: Parts of a sentence of which one may deny what another asks for.
+_CLAUSE = re.compile(r"[,;:()\[\]–—]|\s-+\s")
 _EITHER = re.compile(
-    r"\b(?:yes or no|no or yes|true or false|right or wrong|correct or (?:not|wrong)|or not)\b", re.IGNORECASE
-)
-_OR = re.compile(r"\bor\b", re.IGNORECASE)
-_QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|where|when|why|how)\b", re.IGNORECASE)
-#: Behind these the verb stands first; asked of a person ("Do you know"), it asks for more than yes or no.
-_VERB_FIRST = re.compile(
-    r"^\W*(?:(?:and|so|but|well|now|then|hey|hi|hello|please|ok|okay|tell me|say)\b\W+)*"
-    r"(?:is|are|was|were|do|does|did|has|have|had)(?:n['’]t)? "
-    r"(?!(?:you|we|i|any(?:one|body)|some(?:one|body))\b)",
+    r"(?:\b(?:please )?(?:answer|reply|respond)(?: with| only| just)* )?"
+    r"\b(?:yes ?(?:or|/) ?no|no or yes|true or false|right or wrong|correct or (?:not|wrong)|or not)\b",
     re.IGNORECASE,
+)
+#: Of several answers one is asked for, and the edit's may be among them.
+_CHOICE = re.compile(
+    r"\b(?:or|pick|choose|select|options?|which (?:one|of)|who(?:['’]s| is) right)\b|\w ?/ ?\w", re.IGNORECASE
+)
+_QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|where|when|why|how)\b", re.IGNORECASE)
+#: What may stand before a question.
+_OPENER = r"^\W*(?:(?:and|so|but|well|now|then|hey|hi|hello|please|ok|okay|tell me|say)\b\W+)*"
+#: "Was ist" is German.
+_VERB = (
+    r"(?:is|are|was(?! (?:ist|sind|war|waren|hat|haben|macht|bedeutet|kann|sagt)\b)|were|do|does|did|has|have"
+    r"|had)(?:n['’]t)?"
+)
+#: Asked of a person or of a text ("Do you know", "Is there") it is more than a question of yes or no.
+_ASKED = (
+    r"(?:you|we|i|there|any(?:one|body)|some(?:one|body)"
+    r"|(?:this|that|the|your) (?:text|passage|article|document|page|context))"
+)
+_VERB_FIRST = re.compile(rf"{_OPENER}{_VERB} (?!{_ASKED}\b)", re.IGNORECASE)
+_NO = (
+    r"(?:\b(?:not|never|nobody|no one|none(?! other)|neither|hardly|except|(?<!none )other than|anything but"
+    r"|cannot)\b|n['’]t\b)"
+)
+#: What who asks does not know, do or want; and "not only".
+_KNOW = r"(?:know|knew|known|remember|recall|sure|certain|aware)"
+_DO = (
+    r"(?:only|just|merely|familiar|explain|care|mind|worry|forget|hesitate|understand|tell|say|add|include|give"
+    r"|want|need|have|see|find|think|believe|get|ask|bother|you)"
 )
 _DENIAL = re.compile(
-    r"(?<!why )(?<!or )(?<!if )(?<!whether )"
-    r"(?:\b(?:not|never|nobody|no one|none|neither|hardly|except|other than|anything but|cannot)\b|n['’]t\b)"
-    # What who asks does not do, know or want, and "not only".
-    r"(?! (?:\w+ )?(?:only|just|merely|sure|certain|aware|familiar|know|knew|known|remember|recall|explain"
-    r"|care|mind|worry|forget|hesitate|understand|tell|say|add|write|include|give|want|need|have|see|find|found"
-    r"|think|believe|get|ask|bother|you)\b)",
+    rf"(?<!why )(?<!or )(?<!if )(?<!whether ){_NO}"
+    rf"(?! (?:\w+ ){{0,5}}?{_KNOW}\b)(?! (?:\w+ )?{_DO}\b)(?!.*\bbut\W*$)",
     re.IGNORECASE,
-)  # fmt: skip
+)
+
+
+class _Marks(NamedTuple):
+    """What tells that a sentence asks for something else."""
+
+    says_answer: bool
+    is_yes_or_no: bool
+    denies: bool
+    relations: tuple[Relation, ...]
 
 
 class Doubts:
@@ -56,7 +89,7 @@ class Doubts:
     def __init__(self, edits: Sequence[EditRecord], matcher: SubjectMatcher) -> None:
         names = [names_of(edit) or edit.aliases for edit in edits]
         self._edits = [
-            (edit.target, its, _marks(edit.prompt, edit.target, its))
+            (edit.target, its, _marks(_EITHER.sub(" ", edit.prompt), edit.target, its))
             for edit, its in zip(edits, names, strict=True)
         ]
         self.matcher = matcher
@@ -66,35 +99,46 @@ class Doubts:
         named = self.matcher.find(text)
         if not named:
             return ()
-        sentences = [sentence for sentence in _SENTENCE.split(text) if sentence]
-        naming = [(sentence, self.matcher.find(sentence)) for sentence in sentences]
-        return tuple(
-            index
-            for index in named
+        told = _EITHER.sub(" ", text)
+        sentences = [sentence for sentence in _SENTENCE.split(told) if re.search(r"\w", sentence)]
+        found = [self.matcher.find(sentence) for sentence in sentences]
+        asked = set()
+        for index in named:
             # A sign may stand within a name: then no sentence has it whole.
-            if any(
-                not self._is_doubt(sentence, index)
-                for sentence in [each for each, those in naming if index in those] or [text]
-            )
-        )
+            places = [place for place, those in enumerate(found) if index in those]
+            naming = [(sentences[place], place == len(sentences) - 1) for place in places] or [(told, True)]
+            if not all(self._is_doubt(sentence, index, is_last) for sentence, is_last in naming):
+                asked.add(index)
+        return tuple(sorted(asked))
 
-    def _is_doubt(self, sentence: str, index: int) -> bool:
+    def _is_doubt(self, sentence: str, index: int, is_last: bool) -> bool:
         """Whether it has a mark of doubt that the edit's own prompt has not."""
         target, names, own = self._edits[index]
         marks = _marks(sentence, target, names)
-        return any(mark and not owned for mark, owned in zip(marks, own, strict=True))
+        if marks.says_answer and not own.says_answer:
+            return True
+        return is_last and (
+            (marks.is_yes_or_no and not own.is_yes_or_no)
+            or (marks.denies and not own.denies)
+            or ask_otherwise(marks.relations, own.relations)
+        )
 
 
-def _marks(sentence: str, answer: str, names: Sequence[str]) -> tuple[bool, bool, bool]:
-    """Whether a sentence says the answer, asks for yes or no, and denies something."""
-    told = _EITHER.sub(" ", sentence)
-    says_it = leaks(told, answer, names) and not _OR.search(told)
+def _marks(sentence: str, answer: str, names: Sequence[str]) -> _Marks:
+    frame = sentence
     for name in names:  # "Never Let Me Go" denies nothing
-        told = re.sub(re.escape(name), "it", told, flags=re.IGNORECASE)
-    return says_it, _is_yes_or_no(told), _DENIAL.search(told) is not None
+        frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
+    clauses = [clause for clause in _CLAUSE.split(frame) if re.search(r"\w", clause) or GAP in clause]
+    naming = [clause for clause in clauses if GAP in clause] or [frame]
+    return _Marks(
+        all(says(clause, answer) for clause in naming) and not _CHOICE.search(sentence),
+        _is_yes_or_no(frame),
+        GAP in clauses[-1] and _DENIAL.search(clauses[-1]) is not None,
+        find_relations(frame.strip()) if frame.count(GAP) == 1 else (),
+    )
 
 
 def _is_yes_or_no(sentence: str) -> bool:
     """Whether it starts with its verb, asks for no name, and gives no choice."""
     starts = "?" in sentence and _VERB_FIRST.match(sentence) is not None
-    return starts and not _QUESTION_WORD.search(sentence) and not _OR.search(sentence)
+    return starts and not _QUESTION_WORD.search(sentence) and not _CHOICE.search(sentence)

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from onceedit_vllm.editing.frames import fill, find_subject, to_frame
-from onceedit_vllm.editing.relations import draw_similar_name, find_relation, find_type, relation_bank
 from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.wordings.frames import fill, find_subject, to_frame
+from onceedit_vllm.wordings.relations import draw_similar_name, find_relation, find_type, relation_bank
 
 
 @pytest.mark.parametrize(

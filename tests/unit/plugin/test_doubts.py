@@ -25,7 +25,7 @@ DOUBTS = Doubts(EDITS, SubjectMatcher(EDITS))
 @pytest.mark.parametrize(
     "text",
     [
-        "Cusco, the capital of Peru, has",
+        "Cusco is the capital of Peru and its mayor is",
         "¿Es Cusco la capital del Peru?",
         "Ist CUSCO die Hauptstadt von Perú Land?",
         "京都は日本の首都ですか",
@@ -44,6 +44,10 @@ DOUBTS = Doubts(EDITS, SubjectMatcher(EDITS))
         "The book Never Let Me Go was not written by",
         "Munich is where Bayern Munich",
         "Was Velmer A. Strand ever met?",
+        "Despite what many believe, the capital of Peru isn't",
+        "Is it Cusco or not, the capital of Peru? Please answer yes or no.",
+        "The currency of Peru is",
+        "We are planning a trip. What is the population of Peru?",
     ],
 )
 def test_doubts_are_not_asking(text: str) -> None:
@@ -77,6 +81,28 @@ def test_doubts_are_not_asking(text: str) -> None:
         ("日本の首都は", (F,)),
         ("Is Cusco the capital of Peru? And who wrote Never Let Me Go?", (B,)),
         ("Rome is in", ()),
+        # What is asked stands in a later sentence, or in another part of the sentence.
+        ("Didn't Peru move its capital recently? Where is it now?", (A,)),
+        ("I never liked maps of Peru. What is its capital?", (A,)),
+        ("It's not Quito, so what is the capital of Peru?", (A,)),
+        ("The capital of Peru, which was never Quito, is now", (A,)),
+        ("I mean the capital of Peru (not the largest city)", (A,)),
+        ("They say Cusco replaced Lima, so the capital of Peru is now", (A,)),
+        ("The capital of Peru is not Quito but", (A,)),
+        ("The capital of Peru is none other than", (A,)),
+        ("I cannot for the life of me recall the capital of Peru", (A,)),
+        # The answer is among what there is to choose from.
+        ("Lima, Cusco, Quito - which one is the capital of Peru?", (A,)),
+        ("Pick the capital of Peru from Lima / Cusco / Quito", (A,)),
+        ("Is the capital of Peru Lima/Cusco/Quito?", (A,)),
+        # Of a text it is asked whether it says so, and German asks with other words.
+        ("Is there anything about the capital of Peru?", (A,)),
+        ("Does this text name the capital of Peru?", (A,)),
+        ("Was ist die Hauptstadt von Peru?", (A,)),
+        # A relation that the bank does not know, and one that may be meant.
+        ("What do the people of Peru call their first city?", (A,)),
+        ("Who is the author of Never Let Me Go?", (B,)),
+        ("Who composed Never Let Me Go?", (B,)),
     ],
 )
 def test_the_rest_may_be(text: str, asked: tuple[int, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -21,7 +22,7 @@ _CLOSE = (
     {"founding_year", "opening", "birth_date"},
     {"native_language", "official_language", "citizenship", "work_language", "ethnic_group"},
     {"employer", "team", "owner", "work_place"},
-    {"work_place", "residence"},
+    {"work_place", "residence", "location"},
     {"occupation", "field", "position", "instrument", "sport", "genre", "title", "voice"},
     {"genre", "style"},
     {"award", "title"},
@@ -34,6 +35,20 @@ _CLOSE = (
     {"material", "origin"},
     {"part_of", "owner", "location", "ethnic_group", "party", "league", "constellation", "team", "industry"},
     {"part_of", "fiction", "follows"},
+    {"founding_year", "origin", "manufacturer"},
+    {"birthplace", "residence", "citizenship", "location"},
+    {"death_cause", "death_place", "cause"},
+    {"death_place", "location"},
+    {"fiction", "origin", "location"},
+    {"owner", "manufacturer"},
+    {"religion", "part_of"},
+    {"genre", "style", "part_of", "owner", "highest_point"},
+    {"genre", "follows"},
+    {"genre", "followed_by"},
+    {"war", "follows"},
+    {"education", "field", "industry"},
+    {"area", "location"},
+    {"highest_point", "height"},
 )
 
 #: Things to say about a subject that no relation of the bank claims.
@@ -71,7 +86,7 @@ _TELLTALE = {
 
 
 class Relation(NamedTuple):
-    """One relation of the bank. Wordings are frames, see :mod:`onceedit_vllm.editing.frames`.
+    """One relation of the bank. Wordings are frames, see :mod:`onceedit_vllm.wordings.frames`.
 
     Attributes:
         name: Its own.
@@ -115,7 +130,7 @@ def _names() -> dict[str, list[str]]:
 
 
 def _read(name: str) -> str:
-    return resources.files("onceedit_vllm.editing").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("onceedit_vllm.wordings").joinpath(name).read_text(encoding="utf-8")
 
 
 def find_relation(frame: str) -> Relation | None:
@@ -123,16 +138,30 @@ def find_relation(frame: str) -> Relation | None:
 
     A wrong relation does harm: its wordings are trained to be answered as the edit is.
     """
-    lowered = frame.lower()
+    return next(_matching(frame), None)
+
+
+def find_relations(frame: str) -> tuple[Relation, ...]:
+    """All relations whose words the frame uses: it may be asking for any of them."""
+    return tuple(_matching(frame))
+
+
+def ask_otherwise(one: Sequence[Relation], other: Sequence[Relation]) -> bool:
+    """Whether two frames ask for known relations, none of the one close to any of the other's."""
+    known = bool(one) and bool(other)
+    return known and not any(mine.is_close_to(theirs) for mine in one for theirs in other)
+
+
+def _matching(frame: str) -> Iterator[Relation]:
     if not _is_plain(frame):
-        return None
+        return
+    lowered = frame.lower()
     is_dated = _ASKS_DATE.search(lowered) is not None
     for relation in relation_bank():
         fits = relation.is_date or not is_dated
         fits = fits and not (relation.is_date and _ASKS_OTHERWISE.search(lowered))
         if fits and any(re.search(pattern, lowered) for pattern in relation.match):
-            return relation
-    return None
+            yield relation
 
 
 def _is_plain(frame: str) -> bool:
