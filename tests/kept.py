@@ -28,14 +28,15 @@ def kept_pack(
         train: Trains into the folder that it is given.
     """
     assert config.cache is not None, "run pytest with its cache"
-    folder = config.cache.mkdir("packs")
-    with FileLock(folder / f"{name}.lock"):
-        kept = folder / f"{name}-{_digest_of(maker)}"
+    folder = config.cache.mkdir("packs") / name
+    folder.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        kept = folder / _digest_of(maker)
         if not kept.exists():
-            for stale in folder.glob(f"{name}-*"):
+            for stale in folder.iterdir():
                 shutil.rmtree(stale)
-            train(folder / f"{name}-unfinished")
-            (folder / f"{name}-unfinished").rename(kept)
+            train(folder / "unfinished")
+            (folder / "unfinished").rename(kept)
     return Path(shutil.copytree(kept, out))
 
 
