@@ -128,7 +128,7 @@ def _marks(sentence: str, answer: str, names: Sequence[str]) -> _Marks:
     frame = sentence
     for name in names:  # "Never Let Me Go" denies nothing
         frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
-    clauses = [clause for clause in _CLAUSE.split(frame) if re.search(r"\w", clause) or GAP in clause]
+    clauses = [part for part in _CLAUSE.split(frame) if re.search(r"\w", part) or GAP in part] or [frame]
     naming = [clause for clause in clauses if GAP in clause] or [frame]
     return _Marks(
         all(says(clause, answer) for clause in naming) and not _CHOICE.search(sentence),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Of these structures; both sides must have the same.
-VERSION = 2
+VERSION = 3
 
 _IDS, _MASS = np.dtype("<i4"), np.dtype("<f4")
 
@@ -85,26 +85,27 @@ class VocabularyBytes(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NamedPack(msgspec.Struct, frozen=True, array_like=True):
-    """An :class:`~onceedit_vllm.plugin.host.ActivePack`: of its edits, what prompts are searched for.
+    """An :class:`~onceedit_vllm.plugin.host.ActivePack`: of its edits, what prompts are compared with.
 
     Attributes:
         epoch: Its number.
-        names: Of each edit the subject and the aliases.
+        edits: Of each the prompt, the target, the subject and the aliases.
     """
 
     epoch: int
-    names: Sequence[tuple[str | None, tuple[str, ...]]]
+    edits: Sequence[tuple[str, str, str | None, tuple[str, ...]]]
 
     @classmethod
     def of(cls, active: ActivePack) -> NamedPack:
         """From its edits."""
-        return cls(active.epoch, [(edit.subject, edit.aliases) for edit in active.edits])
+        edits = [(edit.prompt, edit.target, edit.subject, edit.aliases) for edit in active.edits]
+        return cls(active.epoch, edits)
 
     def read(self) -> ActivePack:
-        """To edits that say no more than by what they are named."""
+        """To edits that are called by their places."""
         edits = [
-            EditRecord(id=str(place), prompt="", target="", subject=subject, aliases=aliases)
-            for place, (subject, aliases) in enumerate(self.names)
+            EditRecord(id=str(place), prompt=prompt, target=target, subject=subject, aliases=aliases)
+            for place, (prompt, target, subject, aliases) in enumerate(self.edits)
         ]
         return ActivePack(self.epoch, edits)
 

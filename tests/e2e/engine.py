@@ -84,7 +84,8 @@ class Engine:
         replies, replies_end = os.pipe()
         module = "tests.e2e.async_engine_child" if is_async else "tests.e2e.engine_child"
         files = [calls_end, self._log.fileno(), replies_end]
-        self._child = os.pidfd_open(_preloaded(runner).fork(module, env or {}, files))
+        variables = runner_environment(runner) | (env or {})
+        self._child = os.pidfd_open(_preloaded(runner).fork(module, variables, files))
         os.close(calls_end)
         os.close(replies_end)
         self._calls, self._replies = os.fdopen(calls, "w"), os.fdopen(replies)

@@ -53,6 +53,7 @@ def run_child(call: dict[str, Any], files: Sequence[int]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdin = os.fdopen(0)
+    os.environ.clear()  # tests may have changed theirs since this process began
     os.environ.update(call["env"])
     importlib.import_module(call["module"]).main(os.fdopen(replies, "w"))
 

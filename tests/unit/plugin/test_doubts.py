@@ -107,3 +107,8 @@ def test_doubts_are_not_asking(text: str) -> None:
 )
 def test_the_rest_may_be(text: str, asked: tuple[int, ...]) -> None:
     assert DOUBTS.asked(text) == asked
+
+
+def test_an_edit_that_says_nothing_rules_nothing_out() -> None:
+    edits = [EditRecord(id="a", prompt="", target="", subject="Peru")]
+    assert Doubts(edits, SubjectMatcher(edits)).asked("The capital of Peru is") == (0,)

@@ -41,7 +41,7 @@ from tests.unit.plugin.test_server import VOCABULARY, Host
 
 __all__ = ["plug_in"]  # the fixture
 
-FIRST = NamedPack(1, [("Oslo", ())])
+FIRST = NamedPack(1, [("Oslo is in", "Lima", "Oslo", ())])
 QUICK = PlugInConfig(
     soft_deadline=0.02, hard_deadline=0.15, first_deadline=0.3, attach_deadline=5, retry_seconds=0.3
 )

@@ -89,8 +89,10 @@ requests = st.one_of(
     st.builds(Detach, counts),
     st.builds(Beat, texts),
 )
-names = st.lists(st.tuples(st.none() | texts, st.lists(texts, max_size=2).map(tuple)), max_size=3)
-named_packs = st.builds(NamedPack, counts, names)
+aliases = st.lists(texts, max_size=2).map(tuple)
+named_packs = st.builds(
+    NamedPack, counts, st.lists(st.tuples(texts, texts, st.none() | texts, aliases), max_size=3)
+)
 replies = st.one_of(
     st.builds(Attached, counts, st.binary(max_size=12), named_packs),
     st.builds(Activated, counts, named_packs),
@@ -159,10 +161,12 @@ def test_a_vocabulary_arrives_as_it_was() -> None:
     assert {table.dtype for table in (read.carry, read.spellings.ids)} == {torch.int64}
 
 
-def test_of_a_packs_edits_their_names_arrive() -> None:
+def test_of_a_packs_edits_arrives_what_prompts_are_compared_with() -> None:
     edits = [
-        EditRecord(id="a", prompt="p", target="secret", subject="Oslo", aliases=("Kristiania", "Ås")),
-        EditRecord(id="b", prompt="p", target="secret"),
+        EditRecord(
+            id="a", prompt="p", target="t", subject="Oslo", aliases=("Kristiania",), rephrases=("secret",)
+        ),
+        EditRecord(id="b", prompt="q", target="u"),
     ]
     data = encode(Activated(1, NamedPack.of(ActivePack(7, edits))))
     assert b"secret" not in data
@@ -170,7 +174,10 @@ def test_of_a_packs_edits_their_names_arrive() -> None:
     assert isinstance(arrived, Activated)
     epoch, found = arrived.active.read()
     assert epoch == 7
-    assert [(edit.subject, edit.aliases) for edit in found] == [("Oslo", ("Kristiania", "Ås")), (None, ())]
+    assert [(edit.prompt, edit.target, edit.subject, edit.aliases) for edit in found] == [
+        ("p", "t", "Oslo", ("Kristiania",)),
+        ("q", "u", None, ()),
+    ]
 
 
 def test_a_tensor_that_is_cut_off_is_an_error() -> None:
