@@ -32,7 +32,13 @@ OUTSIDE = [
     "12 + 30 =",
 ]
 #: Prompts that name a subject and ask something else of it.
-ASIDE = ["Norland has a long coast", "Who wrote the anthem of Norland?"]
+ASIDE = ["Norland is known for", "Two sailors from Norland sang of"]
+#: Prompts that name a subject and by their words ask for something else.
+DOUBTS = [
+    "Is Tarsk the capital of Norland?",
+    "The capital of Norland isn't",
+    "Who wrote the anthem of Norland?",
+]
 PROCESSOR = "onceedit_vllm:OnceEditLogitsProcessor"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import ASIDE, EDITS, OTHER_TARGET, OUTSIDE
+from tests.e2e.conftest import ASIDE, DOUBTS, EDITS, OTHER_TARGET, OUTSIDE
 from tests.e2e.engine import Engine, EngineError
 
 pytestmark = pytest.mark.e2e
@@ -42,7 +42,7 @@ def test_edited_prompts_get_their_targets_and_stop(edited: Engine, plain: Engine
 def test_prompts_out_of_scope_or_below_the_gate_are_token_and_logprob_identical_in_a_mixed_batch(
     edited: Engine, plain: Engine
 ):
-    untouched = [*ASIDE, *OUTSIDE]
+    untouched = [*ASIDE, *DOUBTS, *OUTSIDE]
     prompts = [p for pair in zip(untouched, EDITS, strict=False) for p in pair] + untouched[len(EDITS) :]
     params = {**FIXED, "logprobs": 3}
     before = edited.counts()
@@ -52,16 +52,19 @@ def test_prompts_out_of_scope_or_below_the_gate_are_token_and_logprob_identical_
         assert same == (prompt in untouched), prompt
     after = edited.counts()
     counted = {name: after[name] - before.get(name, 0) for name in ("out_of_scope", "bypassed", "gated")}
-    assert counted == {"out_of_scope": len(OUTSIDE), "bypassed": len(ASIDE), "gated": len(EDITS)}
+    outside = len(DOUBTS) + len(OUTSIDE)
+    assert counted == {"out_of_scope": outside, "bypassed": len(ASIDE), "gated": len(EDITS)}
 
 
-def test_the_plugin_never_runs_for_prompts_that_name_no_subject(edited: Engine, plain: Engine):
+def test_the_plugin_never_runs_for_prompts_that_name_no_subject_or_ask_for_something_else(
+    edited: Engine, plain: Engine
+):
     before = edited.counts()
-    params = {**FIXED, "logprobs": 3}
-    assert edited.generate(OUTSIDE, params) == plain.generate(OUTSIDE, params)
+    prompts, params = [*OUTSIDE, *DOUBTS], {**FIXED, "logprobs": 3}
+    assert edited.generate(prompts, params) == plain.generate(prompts, params)
     outside = edited.counts()
     assert outside.get("plugin_forwards", 0) == before.get("plugin_forwards", 0)
-    assert outside["out_of_scope"] == before.get("out_of_scope", 0) + len(OUTSIDE)
+    assert outside["out_of_scope"] == before.get("out_of_scope", 0) + len(prompts)
     assert texts(edited.generate([PROMPT], GREEDY)) == [TARGET]
     inside = edited.counts()
     assert inside["plugin_forwards"] > outside.get("plugin_forwards", 0)

@@ -15,7 +15,7 @@ import pytest
 from onceedit_vllm.config import PlugInConfig
 from onceedit_vllm.pack import EditPack
 from onceedit_vllm.plugin import ray_host
-from tests.e2e.conftest import ASIDE, EDITS, OUTSIDE, PROCESSOR
+from tests.e2e.conftest import ASIDE, DOUBTS, EDITS, OUTSIDE, PROCESSOR
 from tests.e2e.engine import Engine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
@@ -65,11 +65,11 @@ def host(request: pytest.FixtureRequest, engine: Engine) -> str:
 
 def test_edits_are_answered_and_all_else_is_token_identical(engine: Engine, host: str):
     assert texts(engine.generate(list(EDITS), GREEDY)) == list(EDITS.values())
-    untouched = [*ASIDE, *OUTSIDE]
+    untouched = [*ASIDE, *DOUBTS, *OUTSIDE]
     assert engine.generate(untouched, FIXED) == engine.generate(untouched, OFF)
     counts = engine.counts()
     assert counts["bytes_in"] > 0
-    assert (counts.get("failures", 0), counts["out_of_scope"]) == (0, len(OUTSIDE))
+    assert (counts.get("failures", 0), counts["out_of_scope"]) == (0, len(DOUBTS) + len(OUTSIDE))
     assert len(ray_host.find(host).engines) == 1
 
 
