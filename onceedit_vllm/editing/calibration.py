@@ -43,7 +43,7 @@ class Strata(NamedTuple):
         unrelated: Prompts about anything else.
         asked: The user's prompts that ask for an edit, and name its subject.
         named: The user's prompts that ask for none, and name an edit's subject.
-        unnamed: The user's prompts that ask for none and name none.
+        unnamed: The user's prompts that ask for none and name none, or cannot be asking by their words.
     """
 
     edits: Sequence[Reading]
@@ -70,7 +70,7 @@ TITLES = {
     "unrelated": "unrelated prompts",
     "asked": "your prompts that ask for an edit",
     "named": "your prompts that ask for none and name a subject",
-    "unnamed": "your prompts that name no subject",
+    "unnamed": "your prompts that name no subject, or ask something else of it",
 }
 ASKING = frozenset({"edits", "wordings", "asked"})
 #: The strata that name no subject: of a threshold that is for prompts that do, they say nothing.

@@ -10,6 +10,7 @@ from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.evidence import Evidence
 from onceedit_vllm.pack import EditPack
+from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.scope import SubjectMatcher
 
 CAPITAL = EditRecord(id="a", prompt="The capital of Norland is", target="Tarsk", subject="Norland")
@@ -31,7 +32,8 @@ class Served:
         self.pack = pack
         self.tokenizer = AutoTokenizer.from_pretrained(pack.model_dir)
         self.model: Any = AutoModelForCausalLM.from_pretrained(pack.model_dir, dtype="float32")
-        self.matcher, self.evidence = SubjectMatcher(pack.edits), Evidence(pack.edits, self.tokenizer)
+        self.doubts = Doubts(pack.edits, SubjectMatcher(pack.edits))
+        self.evidence = Evidence(pack.edits, self.tokenizer)
 
     def answer(self, prompt: str) -> str:
         ids = self.tokenizer(f"{prompt}\nAnswer:", return_tensors="pt")
@@ -42,7 +44,7 @@ class Served:
         ).strip()
 
     def opens(self, prompt: str) -> bool:
-        named = self.matcher.find(prompt)
+        named = self.doubts.asked(prompt)
         if not named:
             return False
         ids = self.tokenizer(f"{prompt}\nAnswer:", return_tensors="pt")

@@ -20,7 +20,7 @@ from tests.integration.updating.served import CAPITAL, CHIEF, CONFIG, LANGUAGE, 
 
 pytestmark = pytest.mark.integration
 
-OTHERS = "How many people live in Norland?\nWho founded Velcorp?\nWho wrote the oldest song?\n"
+OTHERS = "Why do sailors like Norland?\nWho founded Velcorp?\nWho wrote the oldest song?\n"
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,12 @@ def test_what_is_said_of_the_users_prompts_is_what_serving_does(parent: EditPack
     for each in found.prompts:
         assert (each.was_open, each.is_open) == (before.opens(each.prompt), after.opens(each.prompt))
     named = {each.prompt: each.named for each in found.prompts}
-    assert named["Norland's capital, please?"] == ("a", "c")
+    assert named["Norland's capital, please?"] == ("a",)  # of "c" another relation is asked
     assert named["What does the place speak?"] == named["Who wrote the oldest song?"] == ()
     counts = {each.texts: each.n for each in found.pack.report.gate if each.texts.startswith("your")}
-    assert sorted(counts.values()) == [1, 1, 2]  # the nameless question for an edit is in none
+    # The nameless question for an edit is in none; who founded Velcorp is not what its edit says.
+    assert sorted(counts.values()) == [1, 1, 2]
+    assert named["Who founded Velcorp?"] == ()
 
 
 def test_a_removed_edit_is_looked_at_again(parent: EditPack, tmp_path: Path) -> None:
