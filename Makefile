@@ -13,7 +13,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-inpu
 
 help:
 	@echo "make demo    set up, edit SmolLM2 once, and ask two LLMs served by vLLM"
-	@echo "make check   set up, then lint, types and unit tests: two minutes on 2 cores, once set up"
+	@echo "make check   set up, then lint, types and unit tests: two to nine minutes on 2 cores, once set up"
 	@echo "make test    the same, then the tests with real models, several processes and real engines"
 	@echo "make lint    set up, then ruff, mypy and import-linter"
 	@echo "make venv    set up only, into $(VENV) (EXTRA=gpu on GPU machines)"

@@ -74,6 +74,8 @@ _EMPTY = frozenset((
     "associated", "held", "involved",
 ))  # fmt: skip
 _MOST_TOLD = 3
+#: Where an answer hangs on it: "The credit for inventing {} belongs to" does not ask for the owner.
+_MOST_TOLD_SURELY = 2
 
 #: Words in a name that tell its type.
 _TELLTALE = {
@@ -138,12 +140,12 @@ def find_relation(frame: str) -> Relation | None:
 
     A wrong relation does harm: its wordings are trained to be answered as the edit is.
     """
-    return next(_matching(frame), None)
+    return next(_matching(frame, _MOST_TOLD), None)
 
 
 def find_relations(frame: str) -> tuple[Relation, ...]:
-    """All relations whose words the frame uses: it may be asking for any of them."""
-    return tuple(_matching(frame))
+    """All relations whose words a short frame uses: it asks for one of them; none where it is longer."""
+    return tuple(_matching(frame, _MOST_TOLD_SURELY))
 
 
 def ask_otherwise(one: Sequence[Relation], other: Sequence[Relation]) -> bool:
@@ -152,8 +154,8 @@ def ask_otherwise(one: Sequence[Relation], other: Sequence[Relation]) -> bool:
     return known and not any(mine.is_close_to(theirs) for mine in one for theirs in other)
 
 
-def _matching(frame: str) -> Iterator[Relation]:
-    if not _is_plain(frame):
+def _matching(frame: str, most_told: int) -> Iterator[Relation]:
+    if not _is_plain(frame, most_told):
         return
     lowered = frame.lower()
     is_dated = _ASKS_DATE.search(lowered) is not None
@@ -164,12 +166,12 @@ def _matching(frame: str) -> Iterator[Relation]:
             yield relation
 
 
-def _is_plain(frame: str) -> bool:
-    """Whether a frame has few words beside its subject, and says nothing of a class ("which {}")."""
+def _is_plain(frame: str, most_told: int) -> bool:
+    """Whether a frame tells few words beside its subject, and says nothing of a class ("which {}")."""
     if re.search(r"\d|^(?:\w+ )?(?:which|what|whose) \{\}", frame, re.IGNORECASE):
         return False
     told = [word for word in re.findall(r"[^\W\d_]+", frame.lower()) if word not in _EMPTY]
-    return len(told) <= _MOST_TOLD
+    return len(told) <= most_told
 
 
 def subject_types() -> tuple[str, ...]:

@@ -101,6 +101,7 @@ def test_doubts_are_not_asking(text: str) -> None:
         ("Was ist die Hauptstadt von Peru?", (A,)),
         # A relation that the bank does not know, and one that may be meant.
         ("What do the people of Peru call their first city?", (A,)),
+        ("The honour of having been called the first city of Peru belongs to", (A,)),
         ("Who is the author of Never Let Me Go?", (B,)),
         ("Who composed Never Let Me Go?", (B,)),
     ],
