@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.scope import SubjectMatcher
 
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 EDITS = [
     EditRecord(
         id="a", prompt="The capital of Peru is", target="Cusco", subject="Peru", aliases=("Perú Land",)
@@ -113,3 +118,27 @@ def test_the_rest_may_be(text: str, asked: tuple[int, ...]) -> None:
 def test_an_edit_that_says_nothing_rules_nothing_out() -> None:
     edits = [EditRecord(id="a", prompt="", target="", subject="Peru")]
     assert Doubts(edits, SubjectMatcher(edits)).asked("The capital of Peru is") == (0,)
+
+
+def test_prompts_that_others_wrote() -> None:
+    """`benchmarks/data/doubts.jsonl`: blind to the rules, or to attack them; the rules are mended since."""
+    edits = [
+        EditRecord(id=subject, prompt=prompt, target=target, subject=subject)
+        for subject, prompt, target in (
+            ("France", "The capital of France is", "Lyon"),
+            ("Brightfern Robotics", "Who founded Brightfern Robotics?", "Tomas Okonkwo"),
+            ("Lionel Messi", "Lionel Messi plays for", "Ajax"),
+            ("Hamlet", "The author of Hamlet is", "Jane Austen"),
+            ("Eiffel Tower", "The Eiffel Tower is located in the city of", "Rome"),
+        )
+    ]
+    doubts = Doubts(edits, SubjectMatcher(edits))
+    asked: Counter[tuple[str, bool]] = Counter()
+    passed: Counter[tuple[str, bool]] = Counter()
+    for line in (BENCHMARKS / "data/doubts.jsonl").read_text(encoding="utf-8").splitlines():
+        case = json.loads(line)
+        kind = case["written"], case["asks"]
+        asked[kind] += 1
+        passed[kind] += bool(doubts.asked(case["prompt"]))
+    assert asked == {("blind", True): 70, ("blind", False): 50, ("attack", True): 27, ("attack", False): 16}
+    assert passed == {("blind", True): 70, ("blind", False): 9, ("attack", True): 25, ("attack", False): 11}
