@@ -87,11 +87,9 @@ class Doubts:
     """
 
     def __init__(self, edits: Sequence[EditRecord], matcher: SubjectMatcher) -> None:
-        names = [names_of(edit) or edit.aliases for edit in edits]
-        self._edits = [
-            (edit.target, its, _marks(_EITHER.sub(" ", edit.prompt), edit.target, its))
-            for edit, its in zip(edits, names, strict=True)
-        ]
+        self._edits = edits
+        # Each edit's own, when it is first named: of all of them they would hold up the step after a swap.
+        self._own: dict[int, _Marks] = {}
         self.matcher = matcher
 
     def asked(self, text: str) -> tuple[int, ...]:
@@ -113,8 +111,11 @@ class Doubts:
 
     def _is_doubt(self, sentence: str, index: int, is_last: bool) -> bool:
         """Whether it has a mark of doubt that the edit's own prompt has not."""
-        target, names, own = self._edits[index]
-        marks = _marks(sentence, target, names)
+        edit = self._edits[index]
+        own = self._own.get(index)
+        if own is None:
+            own = self._own[index] = _marks(_EITHER.sub(" ", edit.prompt), edit)
+        marks = _marks(sentence, edit)
         if marks.says_answer and not own.says_answer:
             return True
         return is_last and (
@@ -124,14 +125,14 @@ class Doubts:
         )
 
 
-def _marks(sentence: str, answer: str, names: Sequence[str]) -> _Marks:
+def _marks(sentence: str, edit: EditRecord) -> _Marks:
     frame = sentence
-    for name in names:  # "Never Let Me Go" denies nothing
+    for name in names_of(edit) or edit.aliases:  # "Never Let Me Go" denies nothing
         frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
     clauses = [part for part in _CLAUSE.split(frame) if re.search(r"\w", part) or GAP in part] or [frame]
     naming = [clause for clause in clauses if GAP in clause] or [frame]
     return _Marks(
-        all(says(clause, answer) for clause in naming) and not _CHOICE.search(sentence),
+        all(says(clause, edit.target) for clause in naming) and not _CHOICE.search(sentence),
         _is_yes_or_no(frame),
         GAP in clauses[-1] and _DENIAL.search(clauses[-1]) is not None,
         find_relations(frame.strip()) if frame.count(GAP) == 1 else (),

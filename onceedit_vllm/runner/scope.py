@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from onceedit_vllm.runner.turns import ChatTurns
 
 #: "out": the prompt names no subject, or cannot be asking for the edit; the plug-in is not asked. "subject":
-#: it names one. "weight": [WEIGHT]
-#: alone decides. "forced": the request brings its alpha, nothing was looked for.
+#: it names one. "weight": [WEIGHT] alone decides. "forced": the request brings its alpha, nothing was looked
+#: for.
 Verdict = Literal["out", "subject", "weight", "forced"]
 
 
