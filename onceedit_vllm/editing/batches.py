@@ -1,7 +1,8 @@
-"""From texts to padded batches: token ids, where the gate is read, and the answer's labels."""
+"""From texts to padded batches: token ids, where the output layer is asked, and what it is to say there."""
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,21 +41,29 @@ class Encoded(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B examples, padded on the left so that every text ends in the last column.
+    """B examples, padded on the left so that every text ends in the last column, and N places in them.
+
+    The places of a text are its prompt's last token, where the gate is read, and those of its answer at
+    which a token of it is yet to come. Of the logits only theirs are made: over a vocabulary, those of a
+    whole batch take as long as a third of the layers.
 
     Attributes:
         input_ids: (B, T) int64.
         attention_mask: (B, T) int64.
-        labels: (B, K) int64 for the last K positions; `IGNORED` where nothing is learnt.
-        gate_position: (B,) int64 in 0..K-1, the last token of the prompt.
+        places: (N,) int64, into the flattened `input_ids`, text by text.
+        texts: (N,) int64, the text that each is in.
+        labels: (N,) int64, the next token of the answer; `IGNORED` where there is none.
+        gate: (B,) int64, each text's first place.
         gate_label: (B,) float32.
         beginning: (B, 2) int64, tokens that the named edit's answer can begin with, then `IGNORED`.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
+    places: Tensor
+    texts: Tensor
     labels: Tensor
-    gate_position: Tensor
+    gate: Tensor
     gate_label: Tensor
     beginning: Tensor
 
@@ -95,23 +104,27 @@ def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
     """Pad examples into one batch."""
     width = max(len(example.ids) for example in examples)
-    kept = max(len(example.ids) - example.prompt_length for example in examples) + 1
     ids = torch.full((len(examples), width), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(examples), width), dtype=torch.int64)
-    labels = torch.full((len(examples), kept), IGNORED, dtype=torch.int64)
-    gate = torch.empty(len(examples), dtype=torch.int64)
     beginning = torch.full((len(examples), MOST_BEGINNINGS), IGNORED, dtype=torch.int64)
+    places: list[int] = []
+    labels: list[int] = []
+    counts: list[int] = []
     for row, example in enumerate(examples):
         length = len(example.ids)
         ids[row, width - length :] = torch.tensor(example.ids)
         mask[row, width - length :] = 1
-        gate[row] = kept - 1 - (length - example.prompt_length)
-        if example.answer:
-            start = int(gate[row])
-            labels[row, start : start + len(example.answer)] = torch.tensor(example.answer)
         beginning[row, : len(example.beginning)] = torch.tensor(example.beginning, dtype=torch.int64)
+        expected = example.answer or [IGNORED]
+        first = row * width + width - length + example.prompt_length - 1
+        places += range(first, first + len(expected))
+        labels += expected
+        counts.append(len(expected))
+    count = torch.tensor(counts)
+    texts = torch.arange(len(examples)).repeat_interleave(count)
     gate_label = torch.tensor([example.label for example in examples])
-    return Batch(ids, mask, labels, gate, gate_label, beginning)
+    asked = torch.tensor(places), texts, torch.tensor(labels), count.cumsum(0) - count
+    return Batch(ids, mask, *asked, gate_label, beginning)
 
 
 def in_length_order(examples: Sequence[Encoded], batch_size: int) -> tuple[list[int], list[list[Encoded]]]:
@@ -133,22 +146,26 @@ def make_batches(examples: Sequence[Encoded], batch_size: int, rng: random.Rando
     return batches
 
 
-def model_inputs(batch: Batch, model: Any) -> dict[str, Any]:
-    """Keyword arguments for a causal LM's forward that returns the last K logits only."""
+def logits_at_places(model: Any, batch: Batch) -> Tensor:
+    """Run a causal LM; its output layer is given the batch's places only, (N, V) in the model's dtype."""
+
+    def pick(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (inputs[0].flatten(0, 1)[batch.places][None],)
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        logits: Tensor = model(**_model_inputs(batch, model)).logits
+    finally:
+        handle.remove()
+    return logits[0]
+
+
+def _model_inputs(batch: Batch, model: Any) -> dict[str, Any]:
     positions = (batch.attention_mask.cumsum(-1) - 1).clamp_min(0)
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    accepted = forward_arguments(model)
+    accepted = inspect.signature(type(model).forward).parameters
     if "position_ids" in accepted:
         inputs["position_ids"] = positions
-    if "logits_to_keep" in accepted:
-        inputs["logits_to_keep"] = batch.labels.shape[1]
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     return inputs
-
-
-def forward_arguments(model: Any) -> frozenset[str]:
-    """Names of the arguments that the model's forward takes."""
-    import inspect
-
-    return frozenset(inspect.signature(type(model).forward).parameters)

@@ -19,7 +19,7 @@ from onceedit_vllm.editing.batches import (
     collate,
     encode_example,
     in_length_order,
-    model_inputs,
+    logits_at_places,
 )
 from onceedit_vllm.errors import ModelError
 from onceedit_vllm.machine import has_fast_bfloat16
@@ -244,7 +244,7 @@ def _gate_states(plugin: EditablePlugIn, examples: Sequence[Example], batch_size
     try:
         for batch in batches:
             with plugin.arithmetic():
-                plugin.model(**model_inputs(to_tensors(batch, plugin), plugin.model))
+                logits_at_places(plugin.model, to_tensors(batch, plugin))
     finally:
         handle.remove()
     stacked = torch.cat(seen)

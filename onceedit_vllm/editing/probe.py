@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from onceedit_vllm.editing.augment import Example
-from onceedit_vllm.editing.batches import IGNORED, Batch, encode_example, in_length_order
-from onceedit_vllm.editing.objective import answer_log_probs, run_forward
+from onceedit_vllm.editing.batches import Batch, encode_example, in_length_order
+from onceedit_vllm.editing.objective import answer_log_probs, missed_labels, run_forward
 from onceedit_vllm.editing.plugin_model import EditablePlugIn, to_tensors
 from onceedit_vllm.evidence import first_tokens, sigmoid, weigh
 
@@ -66,15 +66,12 @@ def read_examples(
 
 def _read(plugin: EditablePlugIn, batch: Batch, named: Sequence[tuple[int, ...]]) -> list[Reading]:
     forward = run_forward(plugin, batch)
-    known = batch.labels != IGNORED
-    lowest = answer_log_probs(forward.log_probs, batch.labels).amin(-1).exp().tolist()
-    right = ((forward.log_probs.argmax(-1) == batch.labels) | ~known).all(-1).tolist()
+    picked, none = answer_log_probs(forward.log_probs, batch.labels), torch.zeros_like(batch.gate_label)
+    lowest = none.scatter_reduce(0, batch.texts, picked, "amin").exp().tolist()
+    right = (none.index_add(0, batch.texts, missed_labels(forward.log_probs, batch.labels)) == 0).tolist()
     readings = []
     for row, tokens in enumerate(named):
-        logit, next_log_probs = (
-            float(forward.gate_logits[row]),
-            forward.log_probs[row, batch.gate_position[row]],
-        )
+        logit, next_log_probs = float(forward.gate_logits[row]), forward.log_probs[batch.gate[row]]
         alpha = evidence = sigmoid(logit)
         if tokens:
             evidence = weigh(logit, float(next_log_probs[list(tokens)].exp().sum()))

@@ -155,17 +155,12 @@ def _step(model: Any, tokenizer: Any, examples: list[Encoded], optimizer: Any) -
 
 def _loss(model: Any, batch: Batch) -> tuple[Tensor, int]:
     """The mean over the answers of their mean token loss, and how many answers are right throughout."""
-    from torch.nn import functional
+    from onceedit_vllm.editing.batches import logits_at_places
+    from onceedit_vllm.editing.objective import mean_answer_loss, missed_labels
 
-    from onceedit_vllm.editing.batches import IGNORED, model_inputs
-
-    logits = model(**model_inputs(batch, model)).logits[:, -batch.labels.shape[1] :].float()
-    known = batch.labels != IGNORED
-    losses = functional.cross_entropy(
-        logits.transpose(1, 2), batch.labels, ignore_index=IGNORED, reduction="none"
-    )
-    right = ((logits.argmax(-1) == batch.labels) | ~known).all(-1)
-    return (losses.sum(-1) / known.sum(-1)).mean(), int(right.sum())
+    log_probs = logits_at_places(model, batch).float().log_softmax(-1)
+    missed = batch.texts[missed_labels(log_probs, batch.labels) > 0]
+    return mean_answer_loss(log_probs, batch), len(batch.gate) - len(missed.unique())
 
 
 def _columns() -> tuple[Any, ...]:
