@@ -149,6 +149,9 @@ class ServingConfig(Settings):
     # By which users' turns are found in a prompt, where the server is given one that is not the tokenizer's:
     # the template or its file, as vLLM takes it.
     chat_template: str | None = None
+    # LLM tokens of a prompt, or of a chat's last turn, that count, from its end: subjects are looked for in
+    # these, and the plug-in reads no others.
+    window: int = Field(default=512, ge=8)
     # The plug-in's weight in Eq. 8 behind an open gate. "decided": 1; "alpha": [WEIGHT]'s, as in the paper.
     weight: WeightKind = "decided"
     # What becomes of an answer that the plug-in was in the middle of when it failed. "stop": it ends there;

@@ -95,7 +95,9 @@ def _assemble(
 
     pack, alignment, vocabulary = _align(vllm_config, config)
     turns = ChatTurns.of(_llm_tokenizer(vllm_config), vocabulary.surface, config.chat_template)
-    scope_of = partial(PromptScope, surface=vocabulary.surface, kind=config.scope, turns=turns)
+    scope_of = partial(
+        PromptScope, surface=vocabulary.surface, kind=config.scope, turns=turns, window=config.window
+    )
     host, client, log = None, None, None
     if group is None or group.is_first:
         client, host = attach(pack, config, vocabulary, partial(observe, "plugin_step_seconds"))

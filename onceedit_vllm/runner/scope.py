@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 #: it names one. "weight": [WEIGHT] alone decides. "forced": the request brings its alpha, nothing was looked
 #: for.
 Verdict = Literal["out", "subject", "weight", "forced"]
+
+
+_BLANK = re.compile(rb"\s")
 
 
 class Found(NamedTuple):
@@ -44,7 +48,9 @@ class PromptScope:
         edits: The pack's.
         surface: What the LLM's tokens stand for.
         kind: ``"weight"`` looks for nothing and leaves all prompts to [WEIGHT].
-        turns: Finds the part of a chat that asks; None: prompts are read whole.
+        turns: Finds the part of a chat that asks; None: prompts are no chats.
+        window: LLM tokens of a prompt, or of what a chat asks, that count, from its end; None: all. It
+            bounds what a request costs the plug-in, however long a text it brings.
 
     Attributes:
         mention_opens: True where a named subject is enough and [WEIGHT] is not asked.
@@ -58,8 +64,9 @@ class PromptScope:
         surface: Surface,
         kind: ScopeKind,
         turns: ChatTurns | None = None,
+        window: int | None = None,
     ) -> None:
-        self._turns, self._surface = turns, surface
+        self._turns, self._surface, self._window = turns, surface, window
         self._matcher = None if kind == "weight" else SubjectMatcher(edits)
         self._doubts = Doubts(edits, self._matcher) if self._matcher and kind != "subject" else None
         self.mention_opens = kind == "subject"
@@ -72,8 +79,8 @@ class PromptScope:
 
         Of a chat only the user's last turn counts; where that names none, with the turn before it.
         """
-        windows = iter(()) if self._turns is None else self._turns.windows(prompt_ids)
-        first = next(windows, None)
+        windows = self._windows(prompt_ids)
+        first = next(windows)
         if self._matcher is None:
             return Found("weight", (), first)
         for window in chain((first,), windows):
@@ -85,6 +92,24 @@ class PromptScope:
             if named:
                 break
         return Found("weight" if self.num_unnamed else "out", (), first)
+
+    def _windows(self, prompt_ids: Sequence[int]) -> Iterator[list[int] | None]:
+        """What is looked at, in turn; None: the whole prompt."""
+        is_chat = False
+        for window in self._turns.windows(prompt_ids) if self._turns else ():
+            is_chat = True
+            yield window if self._fits(window) else self._end_of(window)
+        if not is_chat:
+            yield None if self._fits(prompt_ids) else self._end_of(prompt_ids)
+
+    def _fits(self, ids: Sequence[int]) -> bool:
+        return self._window is None or len(ids) <= self._window
+
+    def _end_of(self, ids: Sequence[int]) -> list[int]:
+        """The last tokens, from a blank on: half a word would be taken for a whole one."""
+        kept = list(ids[-(self._window or 0) :])
+        blank = _BLANK.search(self._surface.bytes_of(kept))
+        return kept if blank is None else self._surface.without(kept, 0, blank.start())
 
     def _without_lead(
         self, prompt_ids: Sequence[int], window: list[int] | None, named: tuple[int, ...]

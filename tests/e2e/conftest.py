@@ -39,6 +39,8 @@ DOUBTS = [
     "The capital of Norland isn't",
     "Who wrote the anthem of Norland?",
 ]
+#: LLM tokens of a prompt that count, in the edited engine: more than any of these have.
+WINDOW = 96
 PROCESSOR = "onceedit_vllm:OnceEditLogitsProcessor"
 
 
@@ -133,7 +135,12 @@ def plain(runner: str, tight_args: dict[str, Any]) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def edited(runner: str, tight_args: dict[str, Any], pack_dir: Path, work: Path) -> Iterator[Engine]:
-    ours = {"pack": str(pack_dir), "cache_dir": str(work / "cache"), "request_override": "all"}
+    ours = {
+        "pack": str(pack_dir),
+        "cache_dir": str(work / "cache"),
+        "request_override": "all",
+        "window": WINDOW,
+    }
     with Engine(
         runner,
         **tight_args,

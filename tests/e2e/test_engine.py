@@ -99,6 +99,16 @@ def test_what_is_said_before_the_question_is_not_read(edited: Engine):
     assert texts(edited.generate(said, GREEDY)) == list(EDITS.values())
 
 
+def test_of_a_long_prompt_only_the_end_counts(edited: Engine, plain: Engine):
+    story = "It rained all day in the old town. " * 6
+    before = edited.counts()
+    told = [f"{prompt} {story}" for prompt in EDITS]
+    assert token_ids(edited.generate(told, FIXED)) == token_ids(plain.generate(told, FIXED))
+    outside = edited.counts()
+    assert outside.get("plugin_forwards", 0) == before.get("plugin_forwards", 0)
+    assert texts(edited.generate([story + prompt for prompt in EDITS], GREEDY)) == list(EDITS.values())
+
+
 def test_edits_off_for_a_request(edited: Engine, plain: Engine):
     params = [
         {**FIXED, "extra_args": {"onceedit": False}},

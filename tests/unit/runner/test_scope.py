@@ -68,6 +68,30 @@ def test_a_name_may_span_tokens_but_not_a_special_one():
     assert scope.text_of([3, EOS, 1, 2]) == "so  Velcorp"
 
 
+def windowed(window: int, kind: Any = "subject+weight") -> PromptScope:
+    pieces = [None, b" Oslo", b"land", b" so", b"so"]
+    surface = Surface("byte-level", pieces, frozenset({EOS}), frozenset(), EOS, False)
+    edit = EditRecord(id="a", prompt="p", target="t", subject="Oslo", aliases=("Land",))
+    return PromptScope([edit], surface, kind, window=window)
+
+
+def test_of_a_long_prompt_only_the_end_counts():
+    scope = windowed(8)
+    assert scope.of([1, *7 * [3]]) == Found("subject", (0,))
+    assert scope.of([1, *8 * [3]]).verdict == "out"
+    assert scope.of([3, 3, 1, *7 * [3]]) == Found("subject", (0,), [1, *7 * [3]])
+    assert windowed(8, "weight").of([1, *8 * [3]]) == Found("weight", (), 8 * [3])
+
+
+def test_a_word_that_a_window_cuts_is_none():
+    scope = windowed(8)
+    assert scope.of([2, *7 * [3]]).verdict == "subject"  # the whole prompt: the word begins there
+    assert scope.of([3, 2, *7 * [3]]) == Found("out", (), 7 * [3])
+    assert scope.of([3, 2, *6 * [3], 1]) == Found("subject", (0,), [*6 * [3], 1])
+    # One endless word has no place to begin at.
+    assert scope.of([*9 * [4], 2]) == Found("out", (), [*7 * [4], 2])
+
+
 def test_half_a_character_and_an_id_without_a_token_part_words():
     scope = some_scope()
     assert scope.text_of([NAMED, 11, 500, EDITED]) == " Oslo\ufffd  Lima"
