@@ -47,7 +47,7 @@ def main() -> int:
     sizes, repeats = ([10, 100], 20) if args.smoke else ([100, 10_000, 100_000], 2_000)
     tokenizer, name = load()
     prompts = make_prompts(tokenizer)
-    cases = [case for size in sizes for case in measure(size, prompts, Surface.of(tokenizer), repeats)]
+    cases = [case for size in sizes for case in measure(size, prompts, tokenizer, repeats)]
     missed = [case for case in cases if case["missed"]]
     result = {
         **provenance(),
@@ -121,19 +121,23 @@ def make_prompts(tokenizer: Any) -> dict[str, list[list[int]]]:
 
 
 def measure(
-    size: int, prompts: dict[str, list[list[int]]], surface: Surface, repeats: int
+    size: int, prompts: dict[str, list[list[int]]], tokenizer: Any, repeats: int
 ) -> Iterator[dict[str, Any]]:
     subjects = make_subjects(size)
     edits = [
-        EditRecord(id=str(i), prompt="p", target="t", subject=subject) for i, subject in enumerate(subjects)
+        EditRecord(id=str(i), prompt=f"The capital of {subject} is", target="Velm", subject=subject)
+        for i, subject in enumerate(subjects)
     ]
     started = time.perf_counter()
     matcher = SubjectMatcher(edits)
     build_ms = 1e3 * (time.perf_counter() - started)
-    scope = PromptScope(edits, surface, "subject+weight")
+    scope = PromptScope(edits, Surface.of(tokenizer), "subject+weight")
     for kind, ids in prompts.items():
         texts = [scope.text_of(prompt) for prompt in ids]
         # Every subject once, inside a prompt: longer names may stand for a shorter one.
+        naming = name_subjects(ids, subjects, tokenizer)
+        # What tells an edit's own prompt apart is found out when the edit is first named.
+        first_us = microseconds(scope.of, naming, len(naming), warm_up=False)
         missed = sum(not matcher.find(f"{texts[0][:50]} {subject}'s") for subject in subjects)
         yield {
             "subjects": size,
@@ -143,14 +147,27 @@ def measure(
             "text_us": microseconds(scope.text_of, ids, repeats),
             "find_us": microseconds(matcher.find, texts, repeats),
             "verdict_us": microseconds(scope.of, ids, repeats),
+            "first_named_us": first_us,
+            "named_us": microseconds(scope.of, naming, repeats),
             "out_of_scope": sum(scope.of(prompt)[0] == "out" for prompt in ids) / len(ids),
             "missed": missed,
         }
 
 
-def microseconds(work: Callable[[Any], Any], inputs: list[Any], repeats: int) -> dict[str, float]:
+def name_subjects(prompts: list[list[int]], subjects: list[str], tokenizer: Any) -> list[list[int]]:
+    """The same prompts, each with a question about another subject behind it."""
+    asked = (f"\nWhat is the capital of {subject}?" for subject in random.Random(2).sample(subjects, 10))
+    return [
+        prompt + tokenizer.encode(question, add_special_tokens=False)
+        for prompt, question in zip(prompts, asked, strict=False)
+    ]
+
+
+def microseconds(
+    work: Callable[[Any], Any], inputs: list[Any], repeats: int, *, warm_up: bool = True
+) -> dict[str, float]:
     """Median and 99th percentile of single calls, after one on each input to warm up."""
-    for each in inputs:
+    for each in inputs if warm_up else ():
         work(each)
     times = []
     for number in range(repeats):
@@ -184,6 +201,8 @@ def print_table(result: dict[str, Any]) -> None:
         "search",
         "both",
         "both, p99",
+        "one named",
+        "first time",
         "build, ms",
     ):
         table.add_column(column, justify="right")
@@ -191,7 +210,8 @@ def print_table(result: dict[str, Any]) -> None:
         median = [f"{case[part]['median']:.0f}" for part in ("text_us", "find_us", "verdict_us")]
         table.add_row(
             f"{case['subjects']:,}", case["text"], f"{case['characters']:.0f}", *median,
-            f"{case['verdict_us']['p99']:.0f}", f"{case['build_ms']:.0f}",
+            f"{case['verdict_us']['p99']:.0f}", f"{case['named_us']['median']:.0f}",
+            f"{case['first_named_us']['median']:.0f}", f"{case['build_ms']:.0f}",
         )  # fmt: skip
     Console(width=120).print(table)
 

@@ -3,16 +3,18 @@
     python benchmarks/scope_recall.py --data FOLDER                # a table
     python benchmarks/scope_recall.py --data FOLDER --out FILE     # and the JSON
 
-Only the first stage of the scope, the subjects: no model runs. A question counts as found where the text
-names the subject of its own edit, and a prompt that must stay untouched as hit where it names any edit's at
-all: such a prompt is not changed by that, it is read by the plug-in, and the gate decides.
+Only the first stage of the scope, the subjects and what sentences say by their words: no model runs. A
+question counts as found where the text names the subject of its own edit, and a prompt that must stay
+untouched as hit where it names any edit's at all: such a prompt is not changed by that, it is read by the
+plug-in, and the gate decides. Of those found some are ruled out by their words (matching whole names, as
+served): wrongly where a question asks for the edit.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from onceedit_vllm.config import Dataset
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.evaluation.datasets import read_records
 from onceedit_vllm.evaluation.record import ASKING, EvalRecord
+from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.scope import SubjectMatcher
 
 #: Words of a name that count as a part of it have at least so many letters.
@@ -83,19 +86,27 @@ def measure(dataset: Dataset, records: Sequence[EvalRecord]) -> list[dict[str, A
     ways = {"whole names": edits, "parts of names": [with_parts(edit) for edit in edits]}
     cases = []
     for way, known in ways.items():
-        asked, found = defaultdict[str, int](int), defaultdict[str, int](int)
-        matcher = SubjectMatcher(known)
+        doubts = Doubts(known, SubjectMatcher(known))
+        strata: dict[str, Counter[str]] = defaultdict(Counter)
         for at, record in enumerate(records):
             for question in record.questions:
-                named = matcher.find(question.prompt)
-                asked[question.stratum] += 1
-                found[question.stratum] += at in named if question.stratum in ASKING else bool(named)
-        strata = {
-            kind: {"asked": asked[kind], "named": found[kind], "share": round(found[kind] / asked[kind], 4)}
-            for kind in asked
-        }
-        cases.append({"dataset": dataset, "edits": len(edits), "matching": way, "strata": strata})
+                named = doubts.matcher.find(question.prompt)
+                may_ask = doubts.asked(question.prompt) if named else ()
+                is_found, passes = (
+                    at in those if question.stratum in ASKING else bool(those) for those in (named, may_ask)
+                )
+                strata[question.stratum] += Counter(
+                    asked=1, named=is_found, ruled_out=is_found and not passes
+                )
+        found = {kind: share(counts, way == "whole names") for kind, counts in strata.items()}
+        cases.append({"dataset": dataset, "edits": len(edits), "matching": way, "strata": found})
     return cases
+
+
+def share(counts: Counter[str], as_served: bool) -> dict[str, float]:
+    """What is kept of a kind's counts: what is ruled out only where names are matched as they are served."""
+    kept = ("asked", "named", "ruled_out") if as_served else ("asked", "named")
+    return {key: counts[key] for key in kept} | {"share": round(counts["named"] / counts["asked"], 4)}
 
 
 def with_parts(edit: EditRecord) -> EditRecord:
@@ -106,11 +117,11 @@ def with_parts(edit: EditRecord) -> EditRecord:
 
 
 def print_table(cases: Sequence[dict[str, Any]]) -> None:
-    table = Table("data set", "matching", "kind of question", "name a subject", "of", "share")
+    table = Table("data set", "matching", "kind of question", "name a subject", "of", "share", "ruled out")
     for case in cases:
         for kind, found in case["strata"].items():
             wanted = kind.replace("_", " ") + ("" if kind in ASKING else " (any edit's)")
-            cells = (found["named"], found["asked"], found["share"])
+            cells = (found["named"], found["asked"], found["share"], found.get("ruled_out", "-"))
             table.add_row(case["dataset"], case["matching"], wanted, *map(str, cells))
     console.print(table)
 

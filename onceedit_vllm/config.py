@@ -160,7 +160,8 @@ class ServingConfig(Settings):
     # Overrides the gate's thresholds that the pack was calibrated to.
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
     # What a single request may decide for itself. "switch": it may do without the edits. "all": it may
-    # force the weight too, and so put an edit into any text; over HTTP that is every client. "none": nothing.
+    # force the weight or say what is asked too, and so put an edit into any text; over HTTP that is every
+    # client. "none": nothing.
     request_override: RequestOverride = "switch"
     # One JSON line per decision (prompt hash, alpha, gated, scope), appended; no prompt text. Whoever has a
     # prompt can find its line.

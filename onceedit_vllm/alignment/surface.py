@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import accumulate
 from typing import Any, Literal
 
 from onceedit_vllm.config import WEIGHT_TOKEN
@@ -95,7 +97,7 @@ class Surface:
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """The bytes of tokens; special ones, and ids without a token, have none."""
-        return b"".join(map(self._piece, ids))
+        return b"".join(self._pieces_of(ids))
 
     def without(self, ids: Iterable[int], start: int, end: int) -> list[int]:
         """Tokens without the bytes from `start` to `end` of their text; what is left of one is spelt anew.
@@ -103,21 +105,32 @@ class Surface:
         Raises:
             KeyError: A byte has no token.
         """
-        kept: list[int] = []
-        at = 0
-        for token in ids:
-            text = self._piece(token)
-            rest = text[: max(0, start - at)] + text[max(0, end - at) :]
-            is_cut = start < at + len(text) and at < end
-            kept += self._spell(rest) if is_cut else [token]
-            at += len(text)
-        return kept
+        tokens = list(ids)
+        pieces = self._pieces_of(tokens)
+        ends = list(accumulate(map(len, pieces)))
+        first, last = bisect_right(ends, start), bisect_left(ends, end) + 1
+        kept = tokens[:first]
+        for text, stop in zip(pieces[first:last], ends[first:last], strict=True):
+            at = stop - len(text)
+            kept += self.spell(text[: max(0, start - at)] + text[max(0, end - at) :])
+        return kept + tokens[max(first, last) :]
 
-    def _piece(self, token: int) -> bytes:
-        return (self.token_bytes[token] if 0 <= token < self.vocab_size else None) or b""
+    def _pieces_of(self, ids: Iterable[int]) -> list[bytes]:
+        tokens = list(ids)
+        if not tokens or (min(tokens) >= 0 and max(tokens) < self.vocab_size):
+            return list(map(self._pieces.__getitem__, tokens))
+        return [self._pieces[token] if 0 <= token < self.vocab_size else b"" for token in tokens]
 
-    def _spell(self, text: bytes) -> list[int]:
-        """The token of some bytes, or one for each of them."""
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        return [piece or b"" for piece in self.token_bytes]
+
+    def spell(self, text: bytes) -> list[int]:
+        """The token of some bytes, or one for each of them.
+
+        Raises:
+            KeyError: A byte has no token.
+        """
         whole = self.id_of.get(text)
         return [self.id_of[bytes((byte,))] for byte in text] if whole is None else [whole]
 

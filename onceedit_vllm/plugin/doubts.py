@@ -5,8 +5,9 @@ of France is": what is right there is yes, no or something else, never the edit'
 size was trained on such sentences and opened its gate for many of them all the same.
 
 Who says the answer does not ask for it: that holds in every language. Questions of yes or no that do not say
-it, denials, and other relations are known in English only, and only in a text that ends with the sentence:
-"Didn't France move its capital? Where is it now?" asks. Shutting out who asks is the worse error, for the
+it, questions why, denials, other relations, and what a subject is known for or what is one famous thing about
+it are known in English only, and only in a text that ends with the sentence: "Didn't France move its capital?
+Where is it now?" asks. Shutting out who asks is the worse error, for the
 gate is still behind; so in doubt a sentence passes.
 """
 
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.plugin.scope import SubjectMatcher
 from onceedit_vllm.wordings.frames import GAP
-from onceedit_vllm.wordings.names import names_of, says
+from onceedit_vllm.wordings.names import names_of, says, words_of
 from onceedit_vllm.wordings.relations import Relation, ask_otherwise, find_relations
 
 #: Behind a sign that ends a sentence, unless it stands behind an initial or a title.
@@ -48,6 +49,9 @@ _ASKED = (
     r"(?:you|we|i|there|any(?:one|body)|some(?:one|body)"
     r"|(?:this|that|the|your) (?:text|passage|article|document|page|context))"
 )
+_WHY = re.compile(
+    rf"{_OPENER}why (?:is|are|was|were|do|does|did|has|have|had) (?!{_ASKED}\b).*\?", re.IGNORECASE
+)
 _VERB_FIRST = re.compile(rf"{_OPENER}{_VERB} (?!{_ASKED}\b)", re.IGNORECASE)
 _NO = (
     r"(?:\b(?:not|never|nobody|no one|none(?! other)|neither|hardly|except|(?<!none )other than|anything but"
@@ -64,15 +68,34 @@ _DENIAL = re.compile(
     rf"(?! (?:\w+ ){{0,5}}?{_KNOW}\b)(?! (?:\w+ )?{_DO}\b)(?!.*\bbut\W*$)",
     re.IGNORECASE,
 )
+#: Who asks for an edit asks for one thing, not for any that is famous.
+_FAMED = (
+    r"(?:famous|famed|well[ -]known|notable|noted|noteworthy|iconic|renowned|celebrated|popular|remarkable"
+    r"|memorable|interesting)"
+)
+_ANY_FAMED = re.compile(
+    r"(?:\b(?:what|which)(?:['’]s| is| are| was| were)|\b(?:name|list|mention|share|give me|tell me)|^\W*)"
+    rf" ?(?:a|an|one|some)(?: of the)?(?: (?:very|most|best|particularly))? {_FAMED}\b",
+    re.IGNORECASE,
+)
+_KNOWN_FOR = re.compile(
+    rf"\b(?:known|remembered|recogni[sz]ed|{_FAMED}) (?:for|because of)"
+    r"(?: (?:its|his|her|their)| in (?:the )?[\w ]+)?\W*$",
+    re.IGNORECASE,
+)
+#: Letters by which long words are compared: "works" and "work", "located" and "location".
+_STEM = 5
+_FAME = re.compile(rf"\b(?:known|{_FAMED})\b", re.IGNORECASE)
 
 
 class _Marks(NamedTuple):
-    """What tells that a sentence asks for something else."""
+    """What tells that a sentence asks for something else; `frame` is the sentence without its subject."""
 
     says_answer: bool
-    is_yes_or_no: bool
+    wants_no_name: bool
     denies: bool
     relations: tuple[Relation, ...]
+    frame: str
 
 
 class Doubts:
@@ -119,9 +142,10 @@ class Doubts:
         if marks.says_answer and not own.says_answer:
             return True
         return is_last and (
-            (marks.is_yes_or_no and not own.is_yes_or_no)
+            (marks.wants_no_name and not own.wants_no_name)
             or (marks.denies and not own.denies)
             or ask_otherwise(marks.relations, own.relations)
+            or _asks_for_fame(marks.frame, own.frame)
         )
 
 
@@ -133,13 +157,28 @@ def _marks(sentence: str, edit: EditRecord) -> _Marks:
     naming = [clause for clause in clauses if GAP in clause] or [frame]
     return _Marks(
         all(says(clause, edit.target) for clause in naming) and not _CHOICE.search(sentence),
-        _is_yes_or_no(frame),
+        _wants_no_name(frame),
         GAP in clauses[-1] and _DENIAL.search(clauses[-1]) is not None,
         find_relations(frame.strip()) if frame.count(GAP) == 1 else (),
+        frame,
     )
 
 
-def _is_yes_or_no(sentence: str) -> bool:
-    """Whether it starts with its verb, asks for no name, and gives no choice."""
+def _wants_no_name(sentence: str) -> bool:
+    """Whether it asks why, or starts with its verb, asks for no name, and gives no choice."""
+    if _WHY.match(sentence):
+        return True
     starts = "?" in sentence and _VERB_FIRST.match(sentence) is not None
     return starts and not _QUESTION_WORD.search(sentence) and not _CHOICE.search(sentence)
+
+
+def _asks_for_fame(frame: str, own: str) -> bool:
+    """Whether any famous thing will do, and the edit is about neither fame nor such a thing."""
+    any_famed = _ANY_FAMED.search(frame)
+    if _FAME.search(own) or not (any_famed or _KNOWN_FOR.search(frame)):
+        return False
+    return any_famed is None or _stems(frame[any_famed.end() :]).isdisjoint(_stems(own))
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:_STEM] for word in words_of(text) if len(word) >= _STEM - 1}

@@ -9,7 +9,7 @@ that, too: it stays, and all that is behind it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 #: Words that an order about a text has, in English. In other languages such an order in the line of the text
@@ -51,9 +51,12 @@ def find_lead(text: bytes, is_asked: Callable[[bytes], bool]) -> Lead | None:
         text: UTF-8.
         is_asked: Whether what is left still names all that the text names.
     """
-    for end in reversed([sign.end() for sign in _SIGN.finditer(text) if _is_end(text, sign)]):
-        start = text.rfind(b"\n", 0, end) + 1
-        if not _speaks_of_texts(text[start:end]) and is_asked(text[end:]):
+    speaks_at: dict[int, int] = {}  # of each line, where it first speaks of texts
+    for sign in reversed(list(_SIGN.finditer(text))):
+        start, end = text.rfind(b"\n", 0, sign.end()) + 1, sign.end()
+        if start not in speaks_at:
+            speaks_at[start] = _speaks_of_texts_at(text, start, end)
+        if end <= speaks_at[start] and _is_end(text, sign) and is_asked(text[end:]):
             return Lead(start, end)
     return None
 
@@ -69,9 +72,7 @@ def _is_end(text: bytes, sign: re.Match[bytes]) -> bool:
     return len(short) >= _LONG or (len(short) > 1 and short.islower() and short not in _ABBREVIATED)
 
 
-def _speaks_of_texts(said: bytes) -> bool:
-    return any(word in _ABOUT_TEXTS for word in _words(said))
-
-
-def _words(said: bytes) -> Iterator[bytes]:
-    return (word.lower() for word in _WORD.findall(said))
+def _speaks_of_texts_at(text: bytes, start: int, end: int) -> int:
+    """Where the first word about texts stands; `end` where there is none."""
+    words = _WORD.finditer(text, start, end)
+    return next((word.start() for word in words if word[0].lower() in _ABOUT_TEXTS), end)

@@ -74,12 +74,19 @@ class PromptScope:
         # Words do not go on across a special token, whether or not there is a space beside it.
         self._pieces = [b" " if piece is None else piece for piece in surface.token_bytes]
 
-    def of(self, prompt_ids: Sequence[int]) -> Found:
-        """What the subjects say about a prompt in LLM tokens.
+    def of(self, prompt_ids: Sequence[int], said: str | None = None) -> Found:
+        """What the subjects say about a prompt.
 
         Of a chat only the user's last turn counts; where that names none, with the turn before it.
+
+        Args:
+            prompt_ids: In LLM tokens.
+            said: What counts instead of it, whole.
+
+        Raises:
+            KeyError: The LLM has no token for a byte of `said`.
         """
-        windows = self._windows(prompt_ids)
+        windows = self._windows(prompt_ids) if said is None else iter([self._surface.spell(said.encode())])
         first = next(windows)
         if self._matcher is None:
             return Found("weight", (), first)
@@ -166,12 +173,13 @@ class Scopes:
         self._epoch: int | None = None
         self._scope: PromptScope | None = None
 
-    def look(self, prompt_ids: Sequence[int], is_forced: bool) -> Look:
+    def look(self, prompt_ids: Sequence[int], is_forced: bool, said: str | None = None) -> Look:
         """Look at one prompt.
 
         Args:
             prompt_ids: In LLM tokens.
             is_forced: The request brings its own alpha.
+            said: What the request says is asked; None: the prompt.
         """
         epoch, edits = self._plugin.active
         if epoch != self._epoch and self._scope_of is not None:
@@ -180,7 +188,7 @@ class Scopes:
         self._epoch = epoch
         if self._scope is None:
             return Look(epoch, "forced" if is_forced else "weight")
-        verdict, named, asked = self._scope.of(prompt_ids)
+        verdict, named, asked = self._scope.of(prompt_ids, said)
         if is_forced:
             return Look(epoch, "forced", asked=asked)
         return Look(epoch, verdict, named, self._scope.mention_opens and verdict == "subject", asked)

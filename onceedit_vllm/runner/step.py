@@ -112,7 +112,7 @@ class FusionStep:
 
     def _look(self, row: Row) -> None:
         def look() -> Look:
-            return self._scopes.look(row.prompt_ids, row.options.alpha is not None)
+            return self._scopes.look(row.prompt_ids, row.options.alpha is not None, row.options.text)
 
         number = -1 if row.number is None else row.number
         found = look() if self._ranks is None else self._ranks.share_look(number, look)

@@ -109,6 +109,13 @@ def test_of_a_long_prompt_only_the_end_counts(edited: Engine, plain: Engine):
     assert texts(edited.generate([story + prompt for prompt in EDITS], GREEDY)) == list(EDITS.values())
 
 
+def test_a_request_may_say_what_is_asked(edited: Engine, plain: Engine):
+    asked = {**GREEDY, "extra_args": {"onceedit": {"text": PROMPT}}}
+    assert texts(edited.generate(OUTSIDE[:2], asked)) == 2 * [TARGET]
+    other = {**FIXED, "extra_args": {"onceedit_text": OUTSIDE[0]}}
+    assert edited.generate([PROMPT], other) == plain.generate([PROMPT], FIXED)
+
+
 def test_edits_off_for_a_request(edited: Engine, plain: Engine):
     params = [
         {**FIXED, "extra_args": {"onceedit": False}},

@@ -53,6 +53,15 @@ DOUBTS = Doubts(EDITS, SubjectMatcher(EDITS))
         "Is it Cusco or not, the capital of Peru? Please answer yes or no.",
         "The currency of Peru is",
         "We are planning a trip. What is the population of Peru?",
+        "What is Peru best known for?",
+        "Peru is famous for",
+        "What was Peru known for in the field of weaving?",
+        "What is a famous landmark in Peru?",
+        "What are some of the most popular dishes of Peru?",
+        "What's one well-known river of Peru?",
+        "So why is Peru so popular?",
+        "An iconic mountain of Peru is",
+        "Name one notable poet from Peru.",
     ],
 )
 def test_doubts_are_not_asking(text: str) -> None:
@@ -104,6 +113,14 @@ def test_doubts_are_not_asking(text: str) -> None:
         ("Is there anything about the capital of Peru?", (A,)),
         ("Does this text name the capital of Peru?", (A,)),
         ("Was ist die Hauptstadt von Peru?", (A,)),
+        ("Why do I never remember the capital of Peru?", (A,)),
+        ("Why is it that nobody tells me? The capital of Peru is", (A,)),
+        # Famous, but the one.
+        ("What is the most famous capital, that of Peru?", (A,)),
+        ("What is a well-known name of the capital of Peru?", (A,)),
+        ("Peru is known for its capital, which is", (A,)),
+        ("The famous author of Never Let Me Go is", (B,)),
+        ("Peru is famous for a lot. What is its capital?", (A,)),
         # A relation that the bank does not know, and one that may be meant.
         ("What do the people of Peru call their first city?", (A,)),
         ("The honour of having been called the first city of Peru belongs to", (A,)),
@@ -115,13 +132,21 @@ def test_the_rest_may_be(text: str, asked: tuple[int, ...]) -> None:
     assert DOUBTS.asked(text) == asked
 
 
+def test_an_edit_about_fame_is_asked_for_by_it() -> None:
+    edits = [
+        EditRecord(id="a", prompt="What is a notable work of Ada Quill?", target="Velm", subject="Ada Quill")
+    ]
+    doubts = Doubts(edits, SubjectMatcher(edits))
+    assert doubts.asked("What is Ada Quill famous for?") == doubts.asked("Ada Quill is known for") == (0,)
+
+
 def test_an_edit_that_says_nothing_rules_nothing_out() -> None:
     edits = [EditRecord(id="a", prompt="", target="", subject="Peru")]
     assert Doubts(edits, SubjectMatcher(edits)).asked("The capital of Peru is") == (0,)
 
 
 def test_prompts_that_others_wrote() -> None:
-    """`benchmarks/data/doubts.jsonl`: blind to the rules, or to attack them; the rules are mended since."""
+    """`benchmarks/data/doubts.jsonl`: some blind to the rules, some to attack them; all are mended since."""
     edits = [
         EditRecord(id=subject, prompt=prompt, target=target, subject=subject)
         for subject, prompt, target in (
@@ -140,5 +165,9 @@ def test_prompts_that_others_wrote() -> None:
         kind = case["written"], case["asks"]
         asked[kind] += 1
         passed[kind] += bool(doubts.asked(case["prompt"]))
-    assert asked == {("blind", True): 70, ("blind", False): 50, ("attack", True): 27, ("attack", False): 16}
-    assert passed == {("blind", True): 70, ("blind", False): 9, ("attack", True): 25, ("attack", False): 11}
+    asking, others = ({kind[0]: asked[kind] for kind in asked if kind[1] is asks} for asks in (True, False))
+    assert asking == {"blind": 70, "attack": 27, "fame": 40}
+    assert others == {"blind": 50, "attack": 16, "fame": 40}
+    asking, others = ({kind[0]: passed[kind] for kind in asked if kind[1] is asks} for asks in (True, False))
+    assert asking == {"blind": 70, "attack": 25, "fame": 40}
+    assert others == {"blind": 9, "attack": 11, "fame": 12}

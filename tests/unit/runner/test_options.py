@@ -25,6 +25,8 @@ from onceedit_vllm.runner.options import RequestOptions, parse_request_options, 
         ({"onceedit": {"alpha": 1}}, RequestOptions(alpha=1.0)),
         ({"onceedit": 1, "onceedit_alpha": 0.25}, RequestOptions(alpha=0.25)),
         ({"onceedit_alpha": 0.0}, RequestOptions(alpha=0.0)),
+        ({"onceedit": {"text": "Who?"}}, RequestOptions(text="Who?")),
+        ({"onceedit_text": "Who?"}, RequestOptions(text="Who?")),
     ],
 )
 def test_accepted(extra_args, expected):
@@ -48,6 +50,9 @@ def test_accepted(extra_args, expected):
         ({"onceedit": {"alpha": 10**400}}, "alpha"),
         ({"onceedit": {"alpha": 0.5}, "onceedit_alpha": 0.6}, "onceedit_alpha"),
         ({"onceedit": 1, "onceedit_enabled": 0}, "onceedit_enabled"),
+        ({"onceedit_text": " "}, "text = ' '"),
+        ({"onceedit_text": 3}, "text = 3"),
+        ({"onceedit_text": "x" * 4001}, r"text = 'xxx.*\.\.\..*4000 characters"),
     ],
 )
 def test_refused_naming_the_input_and_the_remedy(extra_args, names):
@@ -63,6 +68,7 @@ def test_refused_naming_the_input_and_the_remedy(extra_args, names):
         (RequestOptions(enabled=False), {"switch", "all"}),
         (RequestOptions(alpha=1.0), {"all"}),
         (RequestOptions(alpha=0.0), {"all"}),
+        (RequestOptions(text="Who?"), {"all"}),
     ],
 )
 @pytest.mark.parametrize("setting", ["none", "switch", "all"])

@@ -92,6 +92,21 @@ def test_a_word_that_a_window_cuts_is_none():
     assert scope.of([*9 * [4], 2]) == Found("out", (), [*7 * [4], 2])
 
 
+def test_a_request_may_say_what_is_asked():
+    letters = [bytes((letter,)) for letter in b"Oslo?"]
+    surface = Surface("byte-level", [None, b" Oslo", *letters], frozenset({EOS}), frozenset(), EOS, False)
+    edit = EditRecord(id="a", prompt="p", target="t", subject="Oslo")
+    scope = PromptScope([edit], surface, "subject+weight", window=3)
+    assert scope.of([6], "Oslo?") == Found("subject", (0,), [2, 3, 4, 5, 6])
+    assert scope.of([1], "o") == Found("out", (), [5])
+    assert scope.of([6], " Oslo").asked == [1]
+    with pytest.raises(KeyError):
+        scope.of([1], "Oslo!")
+    scopes = Scopes(SimpleNamespace(active=ActivePack(1, [edit])), lambda _: scope)
+    assert scopes.look([6], False, "Oslo?") == Look(1, "subject", (0,), False, [2, 3, 4, 5, 6])
+    assert scopes.look([6], True, "Oslo?") == Look(1, "forced", (), False, [2, 3, 4, 5, 6])
+
+
 def test_half_a_character_and_an_id_without_a_token_part_words():
     scope = some_scope()
     assert scope.text_of([NAMED, 11, 500, EDITED]) == " Oslo\ufffd  Lima"
