@@ -32,12 +32,13 @@ OUTSIDE = [
     "12 + 30 =",
 ]
 #: Prompts that name a subject and ask something else of it.
-ASIDE = ["Norland is known for", "Two sailors from Norland sang of"]
+ASIDE = ["Three sailors from Norland slept on", "Two sailors from Norland sang of"]
 #: Prompts that name a subject and by their words ask for something else.
 DOUBTS = [
     "Is Tarsk the capital of Norland?",
     "The capital of Norland isn't",
     "Who wrote the anthem of Norland?",
+    "Norland is known for",
 ]
 #: LLM tokens of a prompt that count, in the edited engine: more than any of these have.
 WINDOW = 96
