@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from onceedit_vllm.evaluation.finetuning import EPOCHS
-from tests.e2e.conftest import ASIDE, EDITS, OUTSIDE, SUBJECTS
+from tests.e2e.conftest import ASIDE, DOUBTS, EDITS, OUTSIDE, SUBJECTS
 from tests.e2e.engine import runner_environment
 
 pytestmark = pytest.mark.e2e
@@ -27,7 +27,7 @@ def data(work: Path) -> Path:
         {"id": f"e{at}", "prompt": prompt, "target": target, "subject": subject, "locality": [outside]}
         for at, (subject, (prompt, target), outside) in enumerate(edits)
     ]
-    lines[0]["same_subject"] = ASIDE
+    lines[0]["same_subject"] = [DOUBTS[-1], ASIDE[0]]
     # Training makes this wording itself.
     lines[0]["rephrases"] = ["What is the capital of Norland?"]
     lines.append({"id": "other", "prompt": "The capital of Sudland is", "target": "Velm"})
