@@ -131,13 +131,16 @@ def measure(
     started = time.perf_counter()
     matcher = SubjectMatcher(edits)
     build_ms = 1e3 * (time.perf_counter() - started)
-    scope = PromptScope(edits, Surface.of(tokenizer), "subject+weight")
+    surface = Surface.of(tokenizer)
+    scope = PromptScope(edits, surface, "subject+weight")
     for kind, ids in prompts.items():
         texts = [scope.text_of(prompt) for prompt in ids]
         # Every subject once, inside a prompt: longer names may stand for a shorter one.
         naming = name_subjects(ids, subjects, tokenizer)
-        # What tells an edit's own prompt apart is found out when the edit is first named.
-        first_us = microseconds(scope.of, naming, len(naming), warm_up=False)
+        # What tells an edit's own prompt apart is found out when the edit is first named, of each scope.
+        scope = PromptScope(edits, surface, "subject+weight")
+        scope.of(naming[-1])
+        first_us = microseconds(scope.of, naming[:-1], len(naming) - 1, warm_up=False)
         missed = sum(not matcher.find(f"{texts[0][:50]} {subject}'s") for subject in subjects)
         yield {
             "subjects": size,
@@ -166,7 +169,7 @@ def name_subjects(prompts: list[list[int]], subjects: list[str], tokenizer: Any)
 def microseconds(
     work: Callable[[Any], Any], inputs: list[Any], repeats: int, *, warm_up: bool = True
 ) -> dict[str, float]:
-    """Median and 99th percentile of single calls, after one on each input to warm up."""
+    """Median and 99th percentile of single calls, after one on each input unless there is to be none."""
     for each in inputs if warm_up else ():
         work(each)
     times = []

@@ -86,19 +86,21 @@ def measure(dataset: Dataset, records: Sequence[EvalRecord]) -> list[dict[str, A
     ways = {"whole names": edits, "parts of names": [with_parts(edit) for edit in edits]}
     cases = []
     for way, known in ways.items():
-        doubts = Doubts(known, SubjectMatcher(known))
+        matcher = SubjectMatcher(known)
+        as_served = way == "whole names"
+        doubts = Doubts(known, matcher) if as_served else None
         strata: dict[str, Counter[str]] = defaultdict(Counter)
         for at, record in enumerate(records):
             for question in record.questions:
-                named = doubts.matcher.find(question.prompt)
-                may_ask = doubts.asked(question.prompt) if named else ()
+                named = matcher.find(question.prompt)
+                may_ask = doubts.asked(question.prompt) if doubts else named
                 is_found, passes = (
                     at in those if question.stratum in ASKING else bool(those) for those in (named, may_ask)
                 )
                 strata[question.stratum] += Counter(
                     asked=1, named=is_found, ruled_out=is_found and not passes
                 )
-        found = {kind: share(counts, way == "whole names") for kind, counts in strata.items()}
+        found = {kind: share(counts, as_served) for kind, counts in strata.items()}
         cases.append({"dataset": dataset, "edits": len(edits), "matching": way, "strata": found})
     return cases
 

@@ -106,6 +106,8 @@ class Surface:
             KeyError: A byte has no token.
         """
         tokens = list(ids)
+        if start >= end:
+            return tokens
         pieces = self._pieces_of(tokens)
         ends = list(accumulate(map(len, pieces)))
         first, last = bisect_right(ends, start), bisect_left(ends, end) + 1

@@ -90,7 +90,7 @@ def encode_example(example: Example, tokenizer: PreTrainedTokenizerBase) -> Enco
     while seam < min(len(prompt), len(whole) - 1) and prompt[seam] == whole[seam]:
         seam += 1
     answer = [*whole[seam:], *([eos] if eos is not None else [])]
-    cut = max(len(whole) - MAX_TOKENS, 0)
+    cut = max(min(len(whole) - MAX_TOKENS, seam - 1), 0)  # the gate's place stays, however long the answer
     return Encoded(whole[cut:], seam - cut, answer, example.label)
 
 

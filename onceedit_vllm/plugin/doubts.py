@@ -50,7 +50,8 @@ _ASKED = (
     r"|(?:this|that|the|your) (?:text|passage|article|document|page|context))"
 )
 _WHY = re.compile(
-    rf"{_OPENER}why (?:is|are|was|were|do|does|did|has|have|had) (?!{_ASKED}\b).*\?", re.IGNORECASE
+    rf"{_OPENER}(?P<asked>why) (?:is|are|was|were|do|does|did|has|have|had) (?!{_ASKED}\b).*\?",
+    re.IGNORECASE,
 )
 _VERB_FIRST = re.compile(rf"{_OPENER}{_VERB} (?!{_ASKED}\b)", re.IGNORECASE)
 _NO = (
@@ -80,22 +81,30 @@ _ANY_FAMED = re.compile(
 )
 _KNOWN_FOR = re.compile(
     rf"\b(?:known|remembered|recogni[sz]ed|{_FAMED}) (?:for|because of)"
-    r"(?: (?:its|his|her|their)| in (?:the )?[\w ]+)?\W*$",
+    r"(?: (?:its|his|her|their)| in (?:the )?\w+(?: \w+){0,5})?\W*$",
     re.IGNORECASE,
 )
 #: Letters by which long words are compared: "works" and "work", "located" and "location".
 _STEM = 5
+_FILLERS = frozenset((
+    "what", "which", "where", "when", "whose", "from", "does", "that", "this", "with", "name", "have",
+    "been", "were", "most", "some", "best", "very", "well",
+))  # fmt: skip
 _FAME = re.compile(rf"\b(?:known|{_FAMED})\b", re.IGNORECASE)
 
 
 class _Marks(NamedTuple):
-    """What tells that a sentence asks for something else; `frame` is the sentence without its subject."""
+    """What tells that a sentence asks for something else.
+
+    `frame` is the sentence without its subject, `clause` the last part of it that names one.
+    """
 
     says_answer: bool
     wants_no_name: bool
     denies: bool
     relations: tuple[Relation, ...]
     frame: str
+    clause: str
 
 
 class Doubts:
@@ -145,12 +154,12 @@ class Doubts:
             (marks.wants_no_name and not own.wants_no_name)
             or (marks.denies and not own.denies)
             or ask_otherwise(marks.relations, own.relations)
-            or _asks_for_fame(marks.frame, own.frame)
+            or _asks_for_fame(marks, own.frame)
         )
 
 
 def _marks(sentence: str, edit: EditRecord) -> _Marks:
-    frame = sentence
+    frame = " ".join(sentence.split())
     for name in names_of(edit) or edit.aliases:  # "Never Let Me Go" denies nothing
         frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
     clauses = [part for part in _CLAUSE.split(frame) if re.search(r"\w", part) or GAP in part] or [frame]
@@ -161,24 +170,28 @@ def _marks(sentence: str, edit: EditRecord) -> _Marks:
         GAP in clauses[-1] and _DENIAL.search(clauses[-1]) is not None,
         find_relations(frame.strip()) if frame.count(GAP) == 1 else (),
         frame,
+        naming[-1],
     )
 
 
 def _wants_no_name(sentence: str) -> bool:
     """Whether it asks why, or starts with its verb, asks for no name, and gives no choice."""
-    if _WHY.match(sentence):
+    why = _WHY.match(sentence)
+    if why and not _QUESTION_WORD.search(sentence[why.end("asked") :]):
         return True
     starts = "?" in sentence and _VERB_FIRST.match(sentence) is not None
     return starts and not _QUESTION_WORD.search(sentence) and not _CHOICE.search(sentence)
 
 
-def _asks_for_fame(frame: str, own: str) -> bool:
+def _asks_for_fame(marks: _Marks, own: str) -> bool:
     """Whether any famous thing will do, and the edit is about neither fame nor such a thing."""
-    any_famed = _ANY_FAMED.search(frame)
-    if _FAME.search(own) or not (any_famed or _KNOWN_FOR.search(frame)):
+    any_famed = _ANY_FAMED.search(marks.clause)
+    if _FAME.search(own) or not (any_famed or _KNOWN_FOR.search(marks.frame)):
         return False
-    return any_famed is None or _stems(frame[any_famed.end() :]).isdisjoint(_stems(own))
+    wanted = marks.clause[any_famed.end() :] if any_famed else marks.frame
+    return _stems(wanted).isdisjoint(_stems(own))
 
 
 def _stems(text: str) -> set[str]:
-    return {word[:_STEM] for word in words_of(text) if len(word) >= _STEM - 1}
+    words = (word for word in words_of(text) if len(word) >= _STEM - 1 and word not in _FILLERS)
+    return {word[:_STEM] for word in words}

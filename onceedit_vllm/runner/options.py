@@ -25,7 +25,7 @@ _USAGE = (
     '("onceedit_text") says what is asked, where the prompt is more than that.'
 )
 #: The longest text of a request's own, in characters.
-MAX_TEXT = 4000
+MAX_TEXT = 1000
 
 
 class RequestOptions(Settings):

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from onceedit_vllm.runner.turns import ChatTurns
 
 #: "out": the prompt names no subject, or cannot be asking for the edit; the plug-in is not asked. "subject":
-#: it names one. "weight": [WEIGHT] alone decides. "forced": the request brings its alpha, nothing was looked
-#: for.
+#: it names one. "weight": [WEIGHT] alone decides. "forced": the request brings its alpha, whatever it
+#: names.
 Verdict = Literal["out", "subject", "weight", "forced"]
 
 
 _BLANK = re.compile(rb"\s")
+#: The longest word that is looked at, in bytes: not all scripts have blanks.
+_REACH = 40
 
 
 class Found(NamedTuple):
@@ -33,7 +35,7 @@ class Found(NamedTuple):
     Attributes:
         verdict: Whether it names one.
         named: The edits that it names and may be asking for.
-        asked: The part of it that counts, in LLM tokens; None: all of it.
+        asked: The part of it that counts, or what the request says is asked, in LLM tokens; None: all of it.
     """
 
     verdict: Verdict
@@ -50,7 +52,7 @@ class PromptScope:
         kind: ``"weight"`` looks for nothing and leaves all prompts to [WEIGHT].
         turns: Finds the part of a chat that asks; None: prompts are no chats.
         window: LLM tokens of a prompt, or of what a chat asks, that count, from its end; None: all. It
-            bounds what a request costs the plug-in, however long a text it brings.
+            bounds what a prompt costs the plug-in, however long it is.
 
     Attributes:
         mention_opens: True where a named subject is enough and [WEIGHT] is not asked.
@@ -113,9 +115,9 @@ class PromptScope:
         return self._window is None or len(ids) <= self._window
 
     def _end_of(self, ids: Sequence[int]) -> list[int]:
-        """The last tokens, from a blank on: half a word would be taken for a whole one."""
+        """The last tokens, from the next blank on: half a word would be taken for a whole one."""
         kept = list(ids[-(self._window or 0) :])
-        blank = _BLANK.search(self._surface.bytes_of(kept))
+        blank = _BLANK.search(self._surface.bytes_of(kept), 0, _REACH)
         return kept if blank is None else self._surface.without(kept, 0, blank.start())
 
     def _without_lead(
@@ -147,7 +149,7 @@ class Look(NamedTuple):
         scope: What the pack's subjects say about it.
         named: The edits whose subject it names, by their place in the pack.
         mention_opens: A named subject is enough, and it names one.
-        asked: The part of it that the plug-in reads, in LLM tokens; None: all of it.
+        asked: What the plug-in reads instead of it, in LLM tokens; None: all of it.
     """
 
     epoch: int

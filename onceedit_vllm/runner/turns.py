@@ -53,7 +53,7 @@ class ChatTurns:
 
         Returns:
             None where there is no template, or none in which a user's turn can be told from the assistant's:
-            then prompts are read whole.
+            then prompts are no chats.
         """
         between = _render(tokenizer, _read(template))
         if between is None:

@@ -115,7 +115,11 @@ def test_doubts_are_not_asking(text: str) -> None:
         ("Was ist die Hauptstadt von Peru?", (A,)),
         ("Why do I never remember the capital of Peru?", (A,)),
         ("Why is it that nobody tells me? The capital of Peru is", (A,)),
+        ("Why is everyone so sure? Why does it matter what the capital of Peru is?", (A,)),
         # Famous, but the one.
+        ("A popular question: what is the capital of Peru?", (A,)),
+        ("A famous book, Never Let Me Go was written by", (B,)),
+        ("Which capital is Peru known for?", (A,)),
         ("What is the most famous capital, that of Peru?", (A,)),
         ("What is a well-known name of the capital of Peru?", (A,)),
         ("Peru is known for its capital, which is", (A,)),

@@ -52,7 +52,7 @@ def test_accepted(extra_args, expected):
         ({"onceedit": 1, "onceedit_enabled": 0}, "onceedit_enabled"),
         ({"onceedit_text": " "}, "text = ' '"),
         ({"onceedit_text": 3}, "text = 3"),
-        ({"onceedit_text": "x" * 4001}, r"text = 'xxx.*\.\.\..*4000 characters"),
+        ({"onceedit_text": "x" * 1001}, r"text = 'xxx.*\.\.\..*1000 characters"),
     ],
 )
 def test_refused_naming_the_input_and_the_remedy(extra_args, names):

@@ -88,6 +88,8 @@ def test_a_word_that_a_window_cuts_is_none():
     assert scope.of([2, *7 * [3]]).verdict == "subject"  # the whole prompt: the word begins there
     assert scope.of([3, 2, *7 * [3]]) == Found("out", (), 7 * [3])
     assert scope.of([3, 2, *6 * [3], 1]) == Found("subject", (0,), [*6 * [3], 1])
+    # Where the next blank is far, as in scripts without blanks, all of it is kept.
+    assert windowed(24).of([3, *23 * [2], 3]).asked == [*23 * [2], 3]
     # One endless word has no place to begin at.
     assert scope.of([*9 * [4], 2]) == Found("out", (), [*7 * [4], 2])
 
