@@ -135,12 +135,12 @@ def measure(
     scope = PromptScope(edits, surface, "subject+weight")
     for kind, ids in prompts.items():
         texts = [scope.text_of(prompt) for prompt in ids]
-        # Every subject once, inside a prompt: longer names may stand for a shorter one.
         naming = name_subjects(ids, subjects, tokenizer)
         # What tells an edit's own prompt apart is found out when the edit is first named, of each scope.
         scope = PromptScope(edits, surface, "subject+weight")
         scope.of(naming[-1])
         first_us = microseconds(scope.of, naming[:-1], len(naming) - 1, warm_up=False)
+        # Every subject once, inside a prompt: longer names may stand for a shorter one.
         missed = sum(not matcher.find(f"{texts[0][:50]} {subject}'s") for subject in subjects)
         yield {
             "subjects": size,

@@ -28,7 +28,7 @@ class Row:
         output_ids: LLM tokens generated so far.
         scope: What the edits' subjects say about the prompt.
         named: The edits whose subject the prompt names.
-        asked: The part of the prompt that the plug-in reads; None: all of it.
+        asked: What the plug-in reads instead of the prompt, mostly a part of it; None: the prompt.
         mention_opens: A named subject is enough, and the prompt names one.
         epoch: The pack that it was begun with; None: the host's active one.
         alpha: What the host has decided on, None until it has.
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def read_ids(self) -> Sequence[int]:
-        """The prompt as the plug-in reads it, in LLM tokens."""
+        """What the plug-in reads before the answer, in LLM tokens."""
         return self.prompt_ids if self.asked is None else self.asked
 
     @property

@@ -111,6 +111,17 @@ def test_reading_keeps_the_order_and_agrees_with_generation(plugin: EditablePlug
     assert not read_examples(plugin, [wrong])[0].greedy
 
 
+def test_an_answer_longer_than_a_text_may_be_keeps_the_gates_place(plugin: EditablePlugIn) -> None:
+    short = encode_example(EXAMPLES[0], plugin.tokenizer)
+    encoded = encode_example(EXAMPLES[0]._replace(target="Tarsk " * 300), plugin.tokenizer)
+    assert encoded.prompt_length == 1
+    assert len(encoded.ids) > 256
+    batch = collate([short, encoded], 0)
+    assert batch.input_ids.flatten()[batch.places[batch.gate]].tolist() == 2 * [
+        short.ids[short.prompt_length - 1]
+    ]
+
+
 def test_batches_hold_every_example_once(plugin: EditablePlugIn) -> None:
     encoded = [encode_example(Example("x" * n, None, 0.0, -1), plugin.tokenizer) for n in range(1, 100)]
     batches = make_batches(encoded, 8, random.Random(0))
