@@ -20,7 +20,7 @@ from tests.integration.updating.served import CAPITAL, CHIEF, CONFIG, LANGUAGE, 
 
 pytestmark = pytest.mark.integration
 
-OTHERS = "Why do sailors like Norland?\nWho founded Velcorp?\nWho wrote the oldest song?\n"
+OTHERS = "How many sailors like Norland?\nWho founded Velcorp?\nWho wrote the oldest song?\n"
 
 
 @pytest.fixture(scope="module")
