@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from judging import judge
 from outcome import add_output, as_text, save
 from paper_tables import FILES
 from provenance import provenance
@@ -27,13 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from onceedit_vllm import EditingConfig, EditPack, EditRecord, edit
-from onceedit_vllm.editing.augment import Example
-from onceedit_vllm.editing.plugin_model import load_edited
-from onceedit_vllm.editing.probe import read_examples
-from onceedit_vllm.edits import TEMPLATES
 from onceedit_vllm.evaluation.datasets import read_records
 from onceedit_vllm.evaluation.record import EvalRecord
-from onceedit_vllm.plugin.scope import SubjectMatcher
 from onceedit_vllm.updating.update import update_pack
 
 console = Console(stderr=True, width=120)
@@ -149,7 +144,12 @@ def check(
         for question in record.questions
         if question.stratum in ("locality", "unrelated")
     ]
-    right = judge(pack, [(prompt, target) for _, prompt, target in asked])
+    judged = judge(pack, [(prompt, target) for _, prompt, target in asked])
+    opened = [one.opens(pack.manifest.threshold) for one in judged]
+    right = [
+        is_open and one.says if target is not None else not is_open
+        for one, is_open, (*_, target) in zip(judged, opened, asked, strict=True)
+    ]
     kinds = dict.fromkeys(kind for kind, _, _ in asked)
     counts = {
         kind: [
@@ -163,25 +163,6 @@ def check(
         "right_of": counts,
         "check_s": round(time.monotonic() - started, 1),
     }
-
-
-def judge(pack: EditPack, asked: Sequence[tuple[str, str | None]]) -> list[bool]:
-    """Whether each is right: the target behind an open gate, or, where there is none, a shut gate."""
-    matcher, template = SubjectMatcher(pack.edits), TEMPLATES[pack.manifest.template]
-    named = [matcher.find(prompt) for prompt, _ in asked]
-    examples = [
-        Example(template.wrap(prompt), target, 0.0, edit)
-        for (prompt, target), edits in zip(asked, named, strict=True)
-        for edit in edits
-    ]
-    plugin = load_edited(pack, torch.float32, 1.0)
-    readings = iter(read_examples(plugin, examples, [each.target for each in pack.edits]))
-    right = []
-    for (_, target), edits in zip(asked, named, strict=True):
-        read = [next(readings) for _ in edits]
-        opened = any(reading.evidence >= pack.manifest.threshold for reading in read)
-        right.append(opened and read[0].greedy if target is not None else not opened)
-    return right
 
 
 def print_table(steps: Sequence[dict[str, Any]]) -> None:

@@ -101,12 +101,14 @@ def parse_arguments() -> argparse.Namespace:
 def load(is_smoke: bool, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if is_smoke:
         from onceedit_vllm.testing import toy_causal_lm
 
         model: Any = toy_causal_lm(200)
-        return model.to(dtype)
-    return AutoModelForCausalLM.from_pretrained(resolve_model(MODEL), dtype=dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(resolve_model(MODEL), dtype=dtype)
+    return model.to(device, dtype)
 
 
 def runtime_of(model: Any, **options: Any) -> PlugInRuntime:
@@ -157,7 +159,7 @@ def compare(sides: dict[str, Turn], turns: int) -> dict[str, Any]:
 def against_transformers(model: Any, rows: int, sizes: Sizes) -> dict[str, Any]:
     """A greedy step of `generate` and one of ours, on equal texts of equal length."""
     texts = texts_of(model, [sizes.history] * rows)
-    ids = torch.tensor(texts)
+    ids = torch.tensor(texts, device=model.device)
     runtime, tokens = runtime_of(model), dict[str, Any]()
 
     def ours() -> list[float]:

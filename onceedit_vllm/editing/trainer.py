@@ -172,7 +172,9 @@ class EditingLoop:
         for name, weight in self._weights.items():
             weight.copy_(tensors[f"weight.{name}"])
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors]
-            self._optimizer.state[weight].update({key: tensors[f"{key}.{name}"].clone() for key in keys})
+            self._optimizer.state[weight].update(
+                {key: tensors[f"{key}.{name}"].to(weight.device, copy=True) for key in keys}
+            )
         self.course = Course(
             progress.next_round,
             progress.step,

@@ -1,0 +1,74 @@
+"""What becomes of prompts behind a pack's scope and gate, and what its plug-in says, without an LLM.
+
+What the plug-in says behind an open gate is what served LLMs say: over four public sets none of it was lost
+behind a real LLM (`transport_loss` in `results/paper`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from onceedit_vllm import EditPack
+from onceedit_vllm.editing.augment import Example
+from onceedit_vllm.editing.plugin_model import load_edited
+from onceedit_vllm.editing.probe import read_examples
+from onceedit_vllm.edits import TEMPLATES
+from onceedit_vllm.plugin.doubts import Doubts
+from onceedit_vllm.plugin.scope import SubjectMatcher
+from onceedit_vllm.runner.leads import find_lead
+
+
+class Judged(NamedTuple):
+    """One prompt.
+
+    Attributes:
+        named: It names an edit's subject.
+        may_ask: By its words it may be asking for one.
+        evidence: What the gate compares with its threshold; 0.0 where the plug-in is not asked.
+        says: Asked or not, the plug-in decodes the target greedily, and stops; False without a target.
+    """
+
+    named: bool
+    may_ask: bool
+    evidence: float
+    says: bool
+
+    def opens(self, threshold: float) -> bool:
+        """Whether the gate opens."""
+        return self.may_ask and self.evidence >= threshold
+
+
+def judge(pack: EditPack, asked: Sequence[tuple[str, str | None]]) -> list[Judged]:
+    """Judge prompts, each with the answer that is wanted, if any.
+
+    The texts are read as they are served: without their leads, in the pack's template.
+    """
+    matcher, template = SubjectMatcher(pack.edits), TEMPLATES[pack.manifest.template]
+    doubts = Doubts(pack.edits, matcher)
+    named = [matcher.find(prompt) for prompt, _ in asked]
+    may_ask = [doubts.asked(prompt) if edits else () for (prompt, _), edits in zip(asked, named, strict=True)]
+    texts = [template.wrap(_read(prompt, matcher)) for prompt, _ in asked]
+    examples = [
+        Example(text, target, 0.0, edit)
+        for text, (_, target), edits in zip(texts, asked, may_ask, strict=True)
+        for edit in edits or (-1,)
+    ]
+    plugin = load_edited(pack, torch.float32, 1.0)
+    readings = iter(read_examples(plugin, examples, [edit.target for edit in pack.edits]))
+    found = []
+    for (_, target), subjects, edits in zip(asked, named, may_ask, strict=True):
+        read = [next(readings) for _ in edits or (-1,)]
+        evidence = max(reading.evidence for reading in read) if edits else 0.0
+        says = target is not None and read[0].greedy
+        found.append(Judged(bool(subjects), bool(edits), evidence, says))
+    return found
+
+
+def _read(prompt: str, matcher: SubjectMatcher) -> str:
+    """The prompt without what somebody says before the question."""
+    text, named = prompt.encode(), matcher.find(prompt)
+    lead = find_lead(text, lambda left: matcher.find(left.decode(errors="replace")) == named)
+    return prompt if lead is None or not named else (text[: lead.start] + text[lead.end :]).decode()
