@@ -129,6 +129,9 @@ def _write_kernel(step: _Step, PARTS: tl.constexpr, BLOCK: tl.constexpr):
 def _write_block(step: _Step, entry, row, alpha, block, search, top, log_exps, total, BLOCK: tl.constexpr):
     tokens = block * BLOCK + tl.arange(0, BLOCK)
     inside = tokens < step.logits.width
+    # Behind an `if` Triton 3.6 knows no number of a step any more that it took for a constant, such as a
+    # stride of 1: all of them are read before it.
+    places, lowest = _at(step.logits, row, tokens), step.lowest
     logit = _load_logits(step, row, tokens, inside)
     allowed = logit > -_INF
     # log p_l in two parts: added to a logit of 1e4, log_exps would lose its digits.
@@ -147,8 +150,8 @@ def _write_block(step: _Step, entry, row, alpha, block, search, top, log_exps, t
         log_fused = tl.log(tl.where(mass > 0, fused, 1.0))
         result = tl.where(mass > 0, log_fused, below - log_exps + log_rest) - tl.log(total)
     # However unlikely, an allowed token does not become a masked one.
-    result = tl.where(allowed, tl.maximum(result, step.lowest), -_INF)
-    tl.store(_at(step.logits, row, tokens), result, mask=inside)
+    result = tl.where(allowed, tl.maximum(result, lowest), -_INF)
+    tl.store(places, result, mask=inside)
 
 
 @triton.jit
