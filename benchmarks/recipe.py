@@ -6,7 +6,8 @@
 The recipe as it is is always one of the variants. Each training is a process; what came of it is a file in
 `--work`, and it is not done again while that is there. Judged is what decides behind an LLM: the subjects,
 what sentences say by their words, the gate, and what the plug-in says. Questions that training or calibration
-can generate are counted, and in no other figure. Times compare only where `--jobs` is 1.
+can generate are counted, and in no other figure. Each training names the machine that it was done on, and
+times compare only where `--jobs` is 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from judging import Judged, judge
 from living import invented
 from outcome import add_output, as_text, save
@@ -38,6 +38,7 @@ from onceedit_vllm import EditingConfig, EditPack, edit
 from onceedit_vllm.config import Dataset
 from onceedit_vllm.evaluation.contamination import find_contaminated
 from onceedit_vllm.evaluation.datasets import read_records
+from onceedit_vllm.evaluation.provenance import machine
 from onceedit_vllm.evaluation.record import ASKING, Asked, EvalRecord
 
 #: Thresholds beside the pack's own that the figures are given for.
@@ -145,7 +146,7 @@ def train_and_judge(args: argparse.Namespace, training: Training) -> None:
     found = {
         **training._asdict(),
         "training": told,
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "machine": machine(),
         "learnt": pack.report.num_learnt,
         "threshold": pack.manifest.threshold,
         "strata": figures(pack, records),

@@ -20,8 +20,9 @@ from onceedit_vllm.plugin.kv_blocks import KVBlocks
 from onceedit_vllm.plugin.prefixes import BLOCK, ROOT, PrefixIndex
 
 #: A text waits for another one of the same step to read what both begin with when that saves it so many
-#: tokens: waiting costs one more pass over the weights, about what reading so many tokens costs.
-MIN_SHARED = 2 * BLOCK
+#: tokens: waiting costs one more pass over the weights, about what reading so many tokens costs. On a GPU a
+#: pass costs what some thousands do, as many as eight texts of 512 have.
+MIN_SHARED, MIN_SHARED_ON_GPU = 2 * BLOCK, 32 * BLOCK
 
 
 class SlotStep(Protocol):
@@ -92,13 +93,15 @@ class KVSlots:
     Args:
         num_blocks: Blocks of :data:`BLOCK` tokens in the pool.
         share_prefixes: Whether texts that begin alike share blocks.
+        min_shared: Tokens for which a text waits for another one of the same step.
 
     Attributes:
         num_reused_tokens: Tokens that were taken over from other texts so far.
     """
 
-    def __init__(self, num_blocks: int, *, share_prefixes: bool = True) -> None:
+    def __init__(self, num_blocks: int, *, share_prefixes: bool = True, min_shared: int = MIN_SHARED) -> None:
         self.num_reused_tokens = 0
+        self._min_shared = min_shared
         self._shares = share_prefixes
         self._prefixes = PrefixIndex()
         self._blocks = KVBlocks(num_blocks, self._prefixes)
@@ -242,7 +245,7 @@ class KVSlots:
         found = written.match(rest[:-1], after)
         for start in range(0, len(rest) - BLOCK + 1, BLOCK):
             after = written.add(after, rest[start : start + BLOCK], place)
-        return [block.place for block in found] if len(found) * BLOCK >= MIN_SHARED else []
+        return [block.place for block in found] if len(found) * BLOCK >= self._min_shared else []
 
     def _refuse_overflow(self, steps: Sequence[SlotStep], plans: Sequence[_Plan]) -> None:
         num_new = sum(plan.num_new for plan in plans)

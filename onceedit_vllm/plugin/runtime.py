@@ -13,7 +13,7 @@ from onceedit_vllm.plugin.architecture import num_embeddings
 from onceedit_vllm.plugin.attention import use_grouped_queries
 from onceedit_vllm.plugin.batching import BatchCost, Shape, grouped
 from onceedit_vllm.plugin.kv_pool import BatchPlan, KVPool, LayerShape, probe_layers
-from onceedit_vllm.plugin.kv_slots import Intake, KVSlots
+from onceedit_vllm.plugin.kv_slots import MIN_SHARED, MIN_SHARED_ON_GPU, Intake, KVSlots
 from onceedit_vllm.plugin.prefixes import BLOCK
 
 if TYPE_CHECKING:
@@ -113,10 +113,13 @@ class PlugInRuntime:
         use_grouped_queries(model)
         shapes = probe_layers(model)
         num_blocks = _num_blocks(shapes, kv_cache_bytes, max_context)
-        self._slots = KVSlots(num_blocks, share_prefixes=share_prefixes)
+        on_gpu = self.device.type != "cpu"
+        least = MIN_SHARED_ON_GPU if on_gpu else MIN_SHARED
+        self._slots = KVSlots(num_blocks, share_prefixes=share_prefixes, min_shared=least)
         self._pool = KVPool(shapes, num_blocks, self.device)
         weights = sum(parameter.nbytes for parameter in model.parameters())
-        self.batch_cost = BatchCost.of(weights, sum(shape.bytes_per_token for shape in shapes))
+        column = sum(shape.bytes_per_token for shape in shapes)
+        self.batch_cost = BatchCost.of(weights, column, on_gpu=on_gpu)
 
     @property
     def device(self) -> torch.device:

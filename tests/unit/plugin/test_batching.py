@@ -67,3 +67,12 @@ def test_a_pass_is_not_too_large() -> None:
     groups = groups_of([Shape(100, 100)] * 7, max_tokens=250)
     assert sorted(len(group) for group in groups) == [1, 2, 2, 2]
     assert groups_of([Shape(900, 900)], max_tokens=250) == [[0]]
+
+
+def test_on_a_gpu_a_pass_more_is_dear() -> None:
+    """As timed on an H200: seven histories of 40 beside one of 1,500 took 45 ms together and 72 ms parted."""
+    shapes = [Shape(1, 40)] * 7 + [Shape(1, 1500)]
+    cpu, gpu = (BatchCost.of(269_000_000, 46_080, on_gpu=on_gpu) for on_gpu in (False, True))
+    assert len(groups_of(shapes, cpu)) == 2
+    assert len(groups_of(shapes, gpu)) == 1
+    assert len(groups_of([Shape(1, 40)] * 63 + [Shape(1, 1500)], gpu)) == 2

@@ -154,6 +154,17 @@ def test_a_text_of_the_same_step_is_waited_for_when_that_saves_much() -> None:
     assert [set(intake.waits_for) for intake in intakes] == [set(), set(), {0}]
 
 
+def test_where_a_pass_more_is_dear_only_long_texts_are_waited_for() -> None:
+    slots = KVSlots(NUM_BLOCKS, min_shared=3 * BLOCK)
+    common = list(range(3 * BLOCK))
+    texts = [[*common, 90], [*common[: 2 * BLOCK], 91], [*common, 92]]
+    intakes, _ = slots.admit([PlugInStep(slots.open(), 0, text) for text in texts])
+    assert [intake.start for intake in intakes] == [0, 0, 3 * BLOCK]
+    slots.register([0, 1, 2])
+    # What another step has read costs no pass.
+    assert tell(slots, slots.open(), [*common[:BLOCK], 93]) == BLOCK
+
+
 def test_known_blocks_are_given_up_last_and_oldest_first() -> None:
     slots = KVSlots(4)
     first, second = [1] * BLOCK, [2] * BLOCK
