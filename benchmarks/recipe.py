@@ -108,7 +108,8 @@ def parse_arguments() -> argparse.Namespace:
     if args.work is None or (args.data is None and not args.smoke):
         parser.error("name the folder of the data sets (--data) and one to work in (--work)")
     if args.smoke and args.one is None:
-        args.dataset, args.edits, args.variant, args.seed = ["jsonl"], [4], ["epochs=2"], [0]
+        args.dataset, args.edits, args.seed = ["jsonl"], [4], [0]
+        args.variant = args.variant or ["epochs=2"]
     for variant in args.variant:
         try:
             EditingConfig(**Training("jsonl", 0, variant, 0).settings())
