@@ -50,7 +50,7 @@ console = Console(stderr=True, width=140)
 
 
 class Training(NamedTuple):
-    """One training; `settings` are those that differ from the defaults."""
+    """One training; `variant` names the settings that differ from the defaults."""
 
     dataset: Dataset
     edits: int
@@ -63,10 +63,10 @@ class Training(NamedTuple):
         variant = self.variant.replace(" ", "-").replace("=", "-").replace(",", "+")
         return f"{self.dataset}-{self.edits}-{variant}-{self.seed}"
 
-    def settings(self) -> dict[str, Any]:
-        """Of its configuration."""
+    def config(self) -> EditingConfig:
+        """The settings of the training."""
         pairs = [] if self.variant == AS_IT_IS else [part.split("=") for part in self.variant.split(",")]
-        return {**{key: json.loads(value) for key, value in pairs}, "seed": self.seed}
+        return EditingConfig(**{key: json.loads(value) for key, value in pairs}, seed=self.seed)
 
 
 def main() -> int:
@@ -76,6 +76,7 @@ def main() -> int:
         return 0
     variants = dict.fromkeys((AS_IT_IS, *args.variant))
     trainings = [Training(*each) for each in product(args.dataset, args.edits, variants, args.seed)]
+    refuse_others(args, trainings)
     result = {**provenance(), "smoke": args.smoke, "jobs": args.jobs, "thresholds": THRESHOLDS}
     with ThreadPoolExecutor(args.jobs) as pool:
         done = pool.map(lambda training: run(args, training), trainings)
@@ -112,17 +113,33 @@ def parse_arguments() -> argparse.Namespace:
         args.variant = args.variant or ["epochs=2"]
     for variant in args.variant:
         try:
-            EditingConfig(**Training("jsonl", 0, variant, 0).settings())
+            Training("jsonl", 0, variant, 0).config()
         except ValueError as error:
             parser.error(f"--variant {variant!r}: {error}; write NAME=VALUE with commas between, as JSON")
     return args
 
 
+def refuse_others(args: argparse.Namespace, trainings: Sequence[Training]) -> None:
+    """What is there must have been trained of the same plug-in with the same settings."""
+    for training in trainings:
+        file = args.work / f"{training.name}.json"
+        if file.exists():
+            there = json.loads(file.read_text(encoding="utf-8"))
+            wanted = asked_of(args, training)
+            if {key: there.get(key) for key in wanted} != wanted:
+                sys.exit(f"{file}: of another plug-in or other settings; name another folder as --work")
+
+
+def asked_of(args: argparse.Namespace, training: Training) -> dict[str, Any]:
+    """What makes a training another one."""
+    plugin = "toy" if args.smoke else args.plugin
+    return {"plugin": plugin, "settings": training.config().model_dump(mode="json")}
+
+
 def run(args: argparse.Namespace, training: Training) -> tuple[str, int]:
     """One training in a process of its own, if it is not done; its output is kept beside its result."""
     args.work.mkdir(parents=True, exist_ok=True)
-    out = args.work / f"{training.name}.json"
-    if out.exists():
+    if (args.work / f"{training.name}.json").exists():
         return training.name, 0
     command = [sys.executable, __file__, "--one", json.dumps(training), "--work", str(args.work)]
     command += ["--data", str(args.data)] if args.data else ["--smoke"]
@@ -141,11 +158,12 @@ def train_and_judge(args: argparse.Namespace, training: Training) -> None:
     out = args.work / training.name
     if not out.exists():
         edits = [record.as_edit() for record in records]
-        edit(args.plugin, edits, out, config=EditingConfig(**training.settings()), resume=True)
+        edit(args.plugin, edits, out, config=training.config(), resume=True)
     pack = EditPack.load(out)
     told = {key: pack.manifest.training[key] for key in ("seconds", "rounds", "steps", "compute_dtype")}
     found = {
         **training._asdict(),
+        **asked_of(args, training),
         "training": told,
         "machine": machine(),
         "learnt": pack.report.num_learnt,

@@ -147,7 +147,8 @@ class Doubts:
         own = self._own.get(index)
         if own is None:
             own = self._own[index] = _marks(_EITHER.sub(" ", edit.prompt), edit)
-        marks = _marks(sentence, edit)
+        forms = [form.text for form in self.matcher.forms(sentence) if form.edit == index]
+        marks = _marks(sentence, edit, forms)
         if marks.says_answer and not own.says_answer:
             return True
         return is_last and (
@@ -158,9 +159,10 @@ class Doubts:
         )
 
 
-def _marks(sentence: str, edit: EditRecord) -> _Marks:
+def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks:
+    """Of a sentence that names the edit, by its names or by other forms of them."""
     frame = " ".join(sentence.split())
-    for name in names_of(edit) or edit.aliases:  # "Never Let Me Go" denies nothing
+    for name in (*forms, *(names_of(edit) or edit.aliases)):  # "Never Let Me Go" denies nothing
         frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
     clauses = [part for part in _CLAUSE.split(frame) if re.search(r"\w", part) or GAP in part] or [frame]
     naming = [clause for clause in clauses if GAP in clause] or [frame]

@@ -20,9 +20,8 @@ from onceedit_vllm.plugin.kv_blocks import KVBlocks
 from onceedit_vllm.plugin.prefixes import BLOCK, ROOT, PrefixIndex
 
 #: A text waits for another one of the same step to read what both begin with when that saves it so many
-#: tokens: waiting costs one more pass over the weights, about what reading so many tokens costs. On a GPU a
-#: pass costs what some thousands do, as many as eight texts of 512 have.
-MIN_SHARED, MIN_SHARED_ON_GPU = 2 * BLOCK, 32 * BLOCK
+#: tokens: waiting costs one more pass over the weights, about what a CPU takes to read so many tokens.
+MIN_SHARED = 2 * BLOCK
 
 
 class SlotStep(Protocol):

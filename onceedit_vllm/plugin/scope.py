@@ -9,7 +9,7 @@ is shorter than `_SHORT` letters or ends in a digit: "Louis X" is not meant by "
 by "Boeing 747". Each sign of a script that is written without spaces counts as a word, so that names in it
 are found anywhere. Where several names fit, the longest counts: "New York City" does not name "New York".
 
-Persons are also found by fuller and shorter names, see :mod:`onceedit_vllm.plugin.persons`.
+Persons are also found by other forms of their names, see :mod:`onceedit_vllm.plugin.persons`.
 
 Not found: names behind a glued prefix (Arabic, Hebrew), other spellings (ue for ü), and pronouns.
 """
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from onceedit_vllm.plugin.folding import num_letters, words_of
-from onceedit_vllm.plugin.persons import PersonNames
+from onceedit_vllm.plugin.persons import Form, PersonNames
 
 if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
@@ -41,13 +41,14 @@ class SubjectMatcher:
 
     Args:
         edits: The pack's, in its order.
+        forms: Whether persons are also found by other forms of their names.
 
     Attributes:
         unnamed: Indices of the edits that no text can name: no subject and no alias, or none of them
             with a letter or a digit.
     """
 
-    def __init__(self, edits: Sequence[EditRecord]) -> None:
+    def __init__(self, edits: Sequence[EditRecord], *, forms: bool = True) -> None:
         edits_of: dict[bytes, set[int]] = defaultdict(set)
         for index, edit in enumerate(edits):
             for name in (edit.subject or "", *edit.aliases):
@@ -58,13 +59,22 @@ class SubjectMatcher:
         self.unnamed = tuple(index for index in range(len(edits)) if index not in named)
         self._edits_of = [tuple(sorted(indices)) for indices in edits_of.values()]
         self._automaton = BytesAhoCorasick(list(edits_of), MatchKind.LeftmostLongest)
-        self._persons = PersonNames(edits)
+        self._persons = PersonNames(edits) if forms else None
 
     def find(self, text: str) -> tuple[int, ...]:
         """Indices of the edits that the text names, ascending."""
-        matches = self._automaton.find_matches_as_indexes(b" %b " % _GAP.join(words_of(text)))
-        named = {index for pattern, _, _ in matches for index in self._edits_of[pattern]}
-        return tuple(sorted(named | self._persons.find(text)))
+        named = {index for pattern in self._matches(text) for index in self._edits_of[pattern]}
+        return tuple(sorted(named | {form.edit for form in self.forms(text)}))
+
+    def forms(self, text: str) -> list[Form]:
+        """Other forms of persons' names in a text; one that holds a name of the pack's is none."""
+        found = self._persons.find(text) if self._persons else []
+        return [form for form in found if not self._matches(form.text)]
+
+    def _matches(self, text: str) -> list[int]:
+        """Which patterns the text holds."""
+        found = self._automaton.find_matches_as_indexes(b" %b " % _GAP.join(words_of(text)))
+        return [pattern for pattern, _, _ in found]
 
 
 #: Between two words stand two spaces: a name may end with the one and the next begin with the other.

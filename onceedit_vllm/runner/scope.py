@@ -69,7 +69,8 @@ class PromptScope:
         window: int | None = None,
     ) -> None:
         self._turns, self._surface, self._window = turns, surface, window
-        self._matcher = None if kind == "weight" else SubjectMatcher(edits)
+        # Where a name is enough, it must be the edit's own: another form of it may be somebody else's.
+        self._matcher = None if kind == "weight" else SubjectMatcher(edits, forms=kind != "subject")
         self._doubts = Doubts(edits, self._matcher) if self._matcher and kind != "subject" else None
         self.mention_opens = kind == "subject"
         self.num_unnamed = len(self._matcher.unnamed) if self._matcher else 0

@@ -1,4 +1,4 @@
-"""Persons named more fully than their edit, or less; and who is somebody or something else."""
+"""Persons in other forms of their names; who is somebody else; and what is no person."""
 
 from __future__ import annotations
 
@@ -7,31 +7,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.persons import MOST_BETWEEN, PersonNames
 from onceedit_vllm.plugin.scope import SubjectMatcher
 
 
-def edit(subject: str, prompt: str = "The occupation of {} is", *aliases: str) -> EditRecord:
+def edit(subject: str, prompt: str = "The mother of {} is", *aliases: str) -> EditRecord:
     return EditRecord(id=subject, prompt=prompt.format(subject), target="t", subject=subject, aliases=aliases)
+
+
+def find(text: str, *subjects: str) -> tuple[int, ...]:
+    return SubjectMatcher([edit(subject) for subject in subjects]).find(text)
 
 
 @pytest.mark.parametrize(
     ("subject", "text"),
     [
         ("Kamala Harris", "Who is the mother of Kamala Devi Harris?"),
+        ("Lionel Messi", "The team of Lionel Andrés Messi Cuccittini is"),
         ("Lionel Messi", "The team of Lionel Andrés Messi's son is"),
         ("Alexi Laiho", 'Alexi "Wildchild" Laiho was born in'),
-        ("Nancy Pelosi", "Is Nancy P. Pelosi retired?"),
-        ("George Bush", "George H.W. Bush"),
-        ("Lizzie Deane", "where did Lizzie de la Deane live"),
+        ("Nancy Pelosi", "the spouse of Nancy Patricia D'Alesandro Pelosi"),
+        ("Lizzie Deane", "where did Lizzie Mary de la Deane live"),
+        ("Vincent van Gogh", "Vincent Willem van Gogh"),
+        ("Conan O'Brien", "Conan Christopher O’Brien"),
         ("Ulysses S. Grant", "President Ulysses Grant was born in"),
-        ("Joseph James DeAngelo", "Joseph DeAngelo lives in"),
+        ("Ulysses S. Grant", "Ulysses Simpson Grant"),
         ("José Ortega", "Jose Maria Ortega"),
         ("Ada Quill", "Is Ada-Maria Quill well?"),
     ],
 )
 def test_another_form_of_a_persons_name_is_found(subject: str, text: str) -> None:
-    assert SubjectMatcher([edit(subject)]).find(text) == (0,)
+    assert find(text, subject) == (0,)
+    assert SubjectMatcher([edit(subject)], forms=False).find(text) == ()
 
 
 @pytest.mark.parametrize(
@@ -40,15 +48,27 @@ def test_another_form_of_a_persons_name_is_found(subject: str, text: str) -> Non
         ("Kamala Harris", "Kamala met Neil Harris"),
         ("Kamala Harris", "who is kamala devi harris"),  # small letters do not tell where a name ends
         ("Kamala Harris", "Kamala. Neil Harris"),
+        ("Kamala Harris", "Kamala Khan, Neil Harris"),
+        ("Kamala Harris", "Kamala Khan - Neil Harris"),
+        ("Kamala Harris", "Kamala Khan  Neil Harris"),
+        ("Kamala Harris", "ASK KAMALA ABOUT NEIL HARRIS"),
         ("Kamala Harris", "Harris Kamala"),
+        ("Elizabeth Taylor", "Elizabeth's Friend Taylor"),
         ("George W. Bush", "George H. W. Bush"),
-        ("George W. Bush", "George Prescott Bush"),
+        ("George W. Bush", "George Herbert Bush"),
+        ("Michael Jordan", "Michael B. Jordan"),
+        ("John Quincy Adams", "John Adams"),
+        ("Joseph James DeAngelo", "Joseph DeAngelo"),
+        ("Will Smith", "Will Maggie Smith win an Oscar?"),
+        ("The Lion King", "The King is dead"),
+        ("Saint Petersburg", "Saint Mary Petersburg"),
+        ("John Paul II", "John II of France"),
+        ("Robert Downey Jr.", "Robert Jr. said"),
         ("Ada Quill", "Ada Bo Cy Di Ed Quill"),
-        ("Kamala Harris", "Kamala Harri Son"),
     ],
 )
 def test_somebody_else_is_not(subject: str, text: str) -> None:
-    assert SubjectMatcher([edit(subject)]).find(text) == ()
+    assert find(text, subject) == ()
 
 
 @pytest.mark.parametrize(
@@ -56,28 +76,58 @@ def test_somebody_else_is_not(subject: str, text: str) -> None:
     [
         ("Golden Bridge", "{} is located in"),
         ("Velcorp Motors", "The head of {} is"),
+        ("Burger King", "The headquarters of {} are in"),
         ("Norland Sea", "The zorp of {} is"),
     ],
 )
 def test_what_is_no_person_has_its_own_name_only(subject: str, prompt: str) -> None:
+    matcher = SubjectMatcher([edit(subject, prompt)])
     first, last = subject.split()
-    assert SubjectMatcher([edit(subject, prompt)]).find(f"Tell me about {first} Gate {last}") == ()
-    assert SubjectMatcher([edit(subject, prompt)]).find(f"Tell me about {subject}") == (0,)
+    assert matcher.find(f"Tell me about {first} Gate {last}") == ()
+    assert matcher.find(f"Tell me about {subject}") == (0,)
+
+
+def test_a_name_that_the_pack_has_is_no_form_of_another() -> None:
+    assert find("John Quincy Adams was born in", "John Adams", "John Quincy Adams") == (1,)
+    assert find("John Adams was born in", "John Adams", "John Quincy Adams") == (0,)
+    assert find("Martin Luther King was", "Martin King", "Martin Luther") == (1,)
 
 
 def test_an_alias_is_a_name_too_and_all_edits_of_a_person_are_found() -> None:
     edits = [edit("JFK", "The spouse of {} is", "John Kennedy"), edit("John Kennedy", "{} was born in")]
     assert SubjectMatcher(edits).find("John Fitzgerald Kennedy") == (0, 1)
+    nobody = edits[0].model_copy(update={"subject": None})
+    assert SubjectMatcher([nobody]).find("John Fitzgerald Kennedy") == ()
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "{} was born in",
+        "The mother of {} isn't",
+        "The husband of {} is",
+        "Why did {} leave?",
+        "Is {} the mother of t?",
+    ],
+)
+def test_what_asks_for_something_else_does_so_in_any_form(sentence: str) -> None:
+    edits = [edit("Kamala Harris")]
+    doubts = Doubts(edits, SubjectMatcher(edits))
+    for name in ("Kamala Harris", "Kamala Devi Harris"):
+        assert doubts.asked(sentence.format(name)) == ()
+        assert doubts.asked(f"Who is the mother of {name}?") == (0,)
 
 
 @given(st.text(alphabet="Ab .-'\"é", max_size=60), st.integers(0, MOST_BETWEEN + 2))
-def test_as_many_words_as_are_said_stand_between(around: str, between: int) -> None:
+def test_as_many_names_as_are_said_stand_between(around: str, between: int) -> None:
     names = PersonNames([edit("Zed Quill")])
-    text = " ".join(["Zed", *["Mia"] * between, "Quill"])
-    assert names.find(f"{around} {text}") >= ({0} if 0 < between <= MOST_BETWEEN else set())
-    assert not PersonNames([]).find(text)
+    form = " ".join(["Zed", *["Mia"] * between, "Quill"])
+    found = [each.text for each in names.find(f"{around}, {form}")]
+    assert (form in found) is (0 < between <= MOST_BETWEEN)
 
 
-def test_a_long_run_of_capitals_takes_no_longer_than_its_length() -> None:
-    names = PersonNames([edit("Zed Quill")])
-    assert names.find("Mia " * 20_000 + "Zed Mia Quill") == {0}
+@pytest.mark.parametrize("piece", ["Mia ", "A.", "A", "Dde", "A-", "Zed Mia Quill ", "O'", "de la ", "’"])
+def test_the_longest_text_is_read_once(piece: str) -> None:
+    """A search that goes back and forth would take minutes here."""
+    names = PersonNames([edit("Zed Quill")] * 2000)
+    assert len(names.find(f"{piece * 40_000} Zed Mia Quill")) == 2000
