@@ -63,7 +63,7 @@ class EditingConfig(Settings):
     batch_size: int = Field(default=24, ge=1)
     # Positives of all edits in one round of examples, spread evenly, but at least `min_copies` each.
     copies_per_round: int = Field(default=112, ge=1)
-    min_copies: int = Field(default=3, ge=1)
+    min_copies: int = Field(default=5, ge=1)
     unrelated_per_round: int = Field(default=14, ge=0)
     # Share of the layers that are trained, from the top; the embeddings are not.
     trained_share: float = Field(default=0.5, gt=0.0, le=1.0)

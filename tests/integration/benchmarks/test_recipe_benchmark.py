@@ -39,7 +39,7 @@ def test_smoke_and_again(tmp_path: Path) -> None:
     assert again["trainings"] == found["trainings"]
     assert kept == {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.json")}
     file = next(iter(kept))
-    file.write_text(file.read_text().replace('"min_copies": 3', '"min_copies": 4'))
+    file.write_text(file.read_text().replace('"min_copies": 5', '"min_copies": 4'))
     other = sweep(tmp_path)
     assert other.returncode == 1
     assert "of another plug-in or other settings" in other.stderr
