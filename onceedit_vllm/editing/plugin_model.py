@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from onceedit_vllm.editing.batches import (
     logits_at_places,
 )
 from onceedit_vllm.errors import ModelError
-from onceedit_vllm.machine import has_fast_bfloat16
+from onceedit_vllm.machine import attention_of_any_shape, has_fast_bfloat16
 from onceedit_vllm.pack import base_fingerprint
 
 if TYPE_CHECKING:
@@ -70,10 +71,13 @@ class EditablePlugIn:
         named = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         return {WEIGHT_TOKEN: self.weight_row, **named}
 
-    def arithmetic(self) -> torch.autocast:
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
         """The context that forward passes of training and measuring run in."""
         lower = self.compute_dtype != torch.float32
-        return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=lower)
+        device = self.model.device.type
+        with attention_of_any_shape(), torch.autocast(device, dtype=torch.bfloat16, enabled=lower):
+            yield
 
     @torch.no_grad()
     def save(self, folder: Path) -> None:

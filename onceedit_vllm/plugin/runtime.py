@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from onceedit_vllm.errors import BadInputError, ModelError
+from onceedit_vllm.machine import attention_of_any_shape
 from onceedit_vllm.plugin.architecture import num_embeddings
 from onceedit_vllm.plugin.attention import use_grouped_queries
 from onceedit_vllm.plugin.batching import GPU_PASS_TOKENS, BatchCost, Shape, grouped
@@ -192,7 +193,7 @@ class PlugInRuntime:
         # Made outside inference mode, so that a caller may write into what comes of it.
         logits = torch.empty(len(steps), self._num_embeddings, device=self.device)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), attention_of_any_shape():
                 self._pool.copy(copies)
                 for batch in self._batches(steps, intakes):
                     rows = torch.tensor([part.row for part in batch], device=self.device)

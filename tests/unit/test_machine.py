@@ -6,8 +6,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from onceedit_vllm.machine import cgroup_free_bytes
+from onceedit_vllm.machine import attention_of_any_shape, cgroup_free_bytes
 
 GIB = 2**30
 
@@ -61,3 +62,14 @@ def test_nothing_to_read_is_no_limit(tmp_path: Path, membership: Path) -> None:
 def test_what_this_machine_shows_can_be_read() -> None:
     free = cgroup_free_bytes()
     assert free is None or 0 <= free <= psutil.virtual_memory().total * 1024
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_cudnn_is_kept_from_attention_on_a_gpu(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with attention_of_any_shape():
+        assert torch.backends.cuda.cudnn_sdp_enabled() is (before and not has_gpu)
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled() is before
