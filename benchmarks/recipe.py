@@ -36,7 +36,7 @@ from rich.table import Table
 
 from onceedit_vllm import EditingConfig, EditPack, edit
 from onceedit_vllm.config import Dataset
-from onceedit_vllm.evaluation.contamination import find_contaminated
+from onceedit_vllm.evaluation.contamination import find_contaminated, training_settings
 from onceedit_vllm.evaluation.datasets import read_records
 from onceedit_vllm.evaluation.provenance import machine
 from onceedit_vllm.evaluation.record import ASKING, Asked, EvalRecord
@@ -66,7 +66,7 @@ class Training(NamedTuple):
     def config(self) -> EditingConfig:
         """The settings of the training."""
         pairs = [] if self.variant == AS_IT_IS else [part.split("=") for part in self.variant.split(",")]
-        return EditingConfig(**{key: json.loads(value) for key, value in pairs}, seed=self.seed)
+        return EditingConfig(**{key: json.loads(value) for key, value in pairs} | {"seed": self.seed})
 
 
 def main() -> int:
@@ -160,6 +160,8 @@ def train_and_judge(args: argparse.Namespace, training: Training) -> None:
         edits = [record.as_edit() for record in records]
         edit(args.plugin, edits, out, config=training.config(), resume=True)
     pack = EditPack.load(out)
+    if args.plugin != pack.manifest.base_model or training_settings(pack) != training.config():
+        sys.exit(f"{out}: a pack of another plug-in or other settings; remove it")
     told = {key: pack.manifest.training[key] for key in ("seconds", "rounds", "steps", "compute_dtype")}
     found = {
         **training._asdict(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,20 +24,43 @@ def has_fast_bfloat16() -> bool:
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def attention_of_any_shape() -> AbstractContextManager[None]:
+class _Without:
+    """Keeps cuDNN from attention while anything is inside, whichever threads are: torch has one switch."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._was_on = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        import torch
+
+        with self._lock:
+            if not self._inside:
+                self._was_on = torch.backends.cuda.cudnn_sdp_enabled()
+                torch.backends.cuda.enable_cudnn_sdp(False)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.backends.cuda.enable_cudnn_sdp(self._was_on)
+
+
+_WITHOUT_CUDNN = _Without()
+
+
+def attention_of_any_shape(device: str) -> AbstractContextManager[None]:
     """A context in which torch's attention is not cuDNN's, for texts of which hardly two are of one length.
 
     In bfloat16 on a GPU cuDNN comes first, and makes a plan for every new shape: there a step of the plug-in
-    took 138 ms on an H200, and 39 in float32, of which cuDNN has no part. Elsewhere the context does nothing.
-    """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+    took 138 ms on an H200, and 39 in float32, of which cuDNN has no part. On a CPU the context does nothing.
 
-    if not torch.cuda.is_available():
-        return nullcontext()
-    others = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    found: AbstractContextManager[None] = sdpa_kernel(others)
-    return found
+    Args:
+        device: The type of the model's device.
+    """
+    return _WITHOUT_CUDNN if device == "cuda" else nullcontext()
 
 
 def cgroup_free_bytes(

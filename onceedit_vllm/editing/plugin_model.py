@@ -76,7 +76,7 @@ class EditablePlugIn:
         """The context that forward passes of training and measuring run in."""
         lower = self.compute_dtype != torch.float32
         device = self.model.device.type
-        with attention_of_any_shape(), torch.autocast(device, dtype=torch.bfloat16, enabled=lower):
+        with attention_of_any_shape(device), torch.autocast(device, dtype=torch.bfloat16, enabled=lower):
             yield
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ gate is still behind; so in doubt a sentence passes.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -132,22 +133,25 @@ class Doubts:
         told = _EITHER.sub(" ", text)
         sentences = [sentence for sentence in _SENTENCE.split(told) if re.search(r"\w", sentence)]
         found = [self.matcher.find(sentence) for sentence in sentences]
+        forms: dict[int, list[str]] = defaultdict(list)
+        for form, edits in self.matcher.forms(told).items():
+            for index in edits:
+                forms[index].append(form)
         asked = set()
         for index in named:
             # A sign may stand within a name: then no sentence has it whole.
             places = [place for place, those in enumerate(found) if index in those]
             naming = [(sentences[place], place == len(sentences) - 1) for place in places] or [(told, True)]
-            if not all(self._is_doubt(sentence, index, is_last) for sentence, is_last in naming):
+            if not all(self._is_doubt(sentence, index, forms[index], last) for sentence, last in naming):
                 asked.add(index)
         return tuple(sorted(asked))
 
-    def _is_doubt(self, sentence: str, index: int, is_last: bool) -> bool:
+    def _is_doubt(self, sentence: str, index: int, forms: Sequence[str], is_last: bool) -> bool:
         """Whether it has a mark of doubt that the edit's own prompt has not."""
         edit = self._edits[index]
         own = self._own.get(index)
         if own is None:
             own = self._own[index] = _marks(_EITHER.sub(" ", edit.prompt), edit)
-        forms = [form.text for form in self.matcher.forms(sentence) if form.edit == index]
         marks = _marks(sentence, edit, forms)
         if marks.says_answer and not own.says_answer:
             return True
@@ -162,7 +166,9 @@ class Doubts:
 def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks:
     """Of a sentence that names the edit, by its names or by other forms of them."""
     frame = " ".join(sentence.split())
-    for name in (*forms, *(names_of(edit) or edit.aliases)):  # "Never Let Me Go" denies nothing
+    for form in forms:
+        frame = frame.replace(form, GAP)
+    for name in names_of(edit) or edit.aliases:  # "Never Let Me Go" denies nothing
         frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
     clauses = [part for part in _CLAUSE.split(frame) if re.search(r"\w", part) or GAP in part] or [frame]
     naming = [clause for clause in clauses if GAP in clause] or [frame]

@@ -20,8 +20,9 @@ from onceedit_vllm.plugin.kv_blocks import KVBlocks
 from onceedit_vllm.plugin.prefixes import BLOCK, ROOT, PrefixIndex
 
 #: A text waits for another one of the same step to read what both begin with when that saves it so many
-#: tokens: waiting costs one more pass over the weights, about what a CPU takes to read so many tokens.
-MIN_SHARED = 2 * BLOCK
+#: tokens: waiting costs one more pass over the weights, about what a CPU takes to read so many tokens. A GPU
+#: reads thousands in that time; eight texts of 512 are as many, and a prompt's samples save their memory.
+MIN_SHARED, MIN_SHARED_ON_GPU = 2 * BLOCK, 32 * BLOCK
 
 
 class SlotStep(Protocol):

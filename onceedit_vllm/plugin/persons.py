@@ -8,9 +8,7 @@ Bridge, Golden Bridge), so the edit must ask what is asked of persons.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import regex
@@ -24,36 +22,37 @@ if TYPE_CHECKING:
 
 #: Middle names, at most; more capitals in a row are a headline or two people.
 MOST_BETWEEN = 3
+#: Forms in one text, at most: more are no question.
+_MOST_FORMS = 16
+#: Edits of one name that are looked at to tell whether it is a person's: a third of a millisecond each, once.
+_LOOKED_AT = 64
 _PARTICLES = ("de", "van", "von", "der", "den", "da", "di", "la", "bin", "al", "el", "du", "ten", "dos")
 #: A word of a name: capitalised, not all capitals; initials; or what stands small in names.
 _WORD = regex.compile(
-    r"(?<![\p{L}\p{M}\d])(?:(?:[OD]['’])?\p{Lu}\p{Ll}[\p{L}\p{M}]*+|(?:\p{Lu}\.)++|\p{Lu}(?![\p{L}\p{M}\d'’])"
-    rf"|(?:{'|'.join(_PARTICLES)})(?![\p{{L}}\p{{M}}\d]))"
+    r"(?<![\p{L}\p{M}\d])(?:(?:[OD]['’])?\p{Lu}\p{M}*+\p{Ll}[\p{L}\p{M}]*+|(?:\p{Lu}\.)++"
+    rf"|\p{{Lu}}(?![\p{{L}}\p{{M}}\d'’])|(?:{'|'.join(_PARTICLES)})(?![\p{{L}}\p{{M}}\d]))"
 )
-#: What may stand between two words of a name; quotation marks and brackets are for nicknames.
-_GAPS = frozenset((" ", "-", ' "', '" ', " “", "” ", " (", ") "))
+#: One capital, or capitals with stops.
+_INITIALS = regex.compile(r"\p{Lu}\p{M}*|(?:\p{Lu}\p{M}*\.)+")
+#: What may stand between two words of a name; quotation marks are for nicknames.
+_GAPS = frozenset((" ", "-", ' "', '" ', " “", "” "))
 #: First words by which nobody is told: articles and titles, and verbs that begin questions.
-_NO_FIRST = frozenset(
-    b"the a an king queen prince princess saint st captain sir dame lord lady dr mr mrs ms prof professor "
-    b"president pope emperor general will may".split()
-)
+_NO_FIRST = frozenset((
+    "the", "a", "an", "king", "queen", "prince", "princess", "saint", "st", "captain", "sir", "dame", "lord",
+    "lady", "dr", "mr", "mrs", "ms", "prof", "professor", "president", "pope", "emperor", "general", "will",
+    "may",
+))  # fmt: skip
 #: Last words that are none: of kings and of sons.
-_NO_LAST = regex.compile(rb"(?:[ivx]+|jr|sr|..?)")
-#: Edits of one name that are looked at to tell whether it is a person's: a third of a millisecond each.
-_LOOKED_AT = 8
+_NO_LAST = regex.compile(r"[ivx]+|jr|sr|..?")
 
-
-class Form(NamedTuple):
-    """One edit's person in a text, as written there."""
-
-    edit: int
-    text: str
+#: Words between first and last name that tell people apart.
+Between = tuple[str, ...]
 
 
 class _Word(NamedTuple):
     """A word of a text, folded, and where it stands; `follows` the one before it in one name."""
 
-    folded: bytes
+    folded: str
     start: int
     end: int
     follows: bool
@@ -68,70 +67,106 @@ class PersonNames:
 
     def __init__(self, edits: Sequence[EditRecord]) -> None:
         self._edits = edits
-        self._by_ends: dict[tuple[bytes, bytes], dict[tuple[bytes, ...], list[int]]] = defaultdict(dict)
-        self._are_persons = cache(self._ask_of_persons)
+        self._names: dict[str, dict[str, dict[Between, list[int]]]] = {}
+        self._are_persons: dict[int, bool] = {}
         for index, edit in enumerate(edits):
             for name in dict.fromkeys((edit.subject or "", *edit.aliases)):
-                words = [b"".join(words_of(part)) for part in name.replace("-", " ").split()]
-                if len(words) > 1 and words[0] not in _NO_FIRST and not _NO_LAST.fullmatch(words[-1]):
-                    found = self._by_ends[words[0], words[-1]]
-                    found.setdefault(_between(words[1:-1]), []).append(index)
+                self._add(name, index)
 
-    def find(self, text: str) -> list[Form]:
-        """The forms in a text, each once for every edit of that person."""
+    def _add(self, name: str, index: int) -> None:
+        """Keep a name that has other forms."""
+        words = [word for part in name.replace("-", " ").split() if (word := _fold(part))]
+        if len(words) < 2 or words[0] in _NO_FIRST or _NO_LAST.fullmatch(words[-1]):
+            return
+        between = _between(words[1:-1])
+        if all(map(_is_initial, between)):
+            names = self._names.setdefault(words[0], {}).setdefault(words[-1], {})
+            names.setdefault(between, []).append(index)
+
+    def find(self, text: str) -> dict[str, list[int]]:
+        """The forms in a text, as they are written there, with the edits of each."""
         words = list(_words(text))
         found: dict[str, list[int]] = {}
-        for first, last in _pairs(words):
+        for first, last in self._pairs(words):
             form = text[words[first].start : words[last].end]
-            names = self._by_ends.get((words[first].folded, words[last].folded))
-            if names and form not in found:
-                between = _between([word.folded for word in words[first + 1 : last]])
-                meant = [edits for own, edits in names.items() if _is_form(between, own)]
-                found[form] = [edit for edits in meant for edit in self._of_a_person(edits)]
-        return [Form(edit, form) for form, edits in found.items() for edit in edits]
+            if form in found or not _is_balanced(form):
+                continue
+            names = self._names[words[first].folded][words[last].folded]
+            between = _between([word.folded for word in words[first + 1 : last]])
+            meant = [edits for own, edits in names.items() if _is_form(between, own)]
+            edits = [edit for edits in meant if self._is_persons(edits) for edit in edits]
+            if edits:
+                found[form] = edits
+            if len(found) == _MOST_FORMS:
+                break
+        return found
 
-    def _of_a_person(self, edits: Sequence[int]) -> Sequence[int]:
-        """Those of one name, if it is a person's."""
-        return edits if self._are_persons(tuple(edits[:_LOOKED_AT])) else ()
+    def _pairs(self, words: Sequence[_Word]) -> Iterator[tuple[int, int]]:
+        """Places of two words that are the first and the last of a name, and what is between them is near."""
+        for first, word in enumerate(words):
+            lasts = self._names.get(word.folded)
+            for last in range(first + 1, min(len(words), first + MOST_BETWEEN + 3)) if lasts else ():
+                if not words[last].follows:
+                    break
+                if lasts and words[last].folded in lasts:
+                    yield first, last
 
-    def _ask_of_persons(self, edits: tuple[int, ...]) -> bool:
-        return any(_asks_of_a_person(self._edits[index]) for index in edits)
+    def _is_persons(self, edits: Sequence[int]) -> bool:
+        """Whether the name of these edits is a person's: any of them asks what is asked of persons."""
+        known = self._are_persons.get(edits[0])
+        if known is None:
+            known = any(_asks_of_a_person(self._edits[index]) for index in edits[:_LOOKED_AT])
+            self._are_persons[edits[0]] = known
+        return known
+
+
+def _fold(word: str) -> str:
+    """Folded; initials keep their stops, so that they are told from short names."""
+    letters = [part.decode() for part in words_of(word)]
+    return ".".join(letters) + "." if _INITIALS.fullmatch(word) else "".join(letters)
+
+
+def _is_initial(word: str) -> bool:
+    return word.endswith(".")
 
 
 def _words(text: str) -> Iterator[_Word]:
     end = -1
     for match in _WORD.finditer(text):
         follows = end >= 0 and text[end : match.start()] in _GAPS
-        yield _Word(b"".join(words_of(match[0])), match.start(), match.end(), follows)
+        yield _Word(_fold(match[0]), match.start(), match.end(), follows)
         end = match.end()
 
 
-def _pairs(words: Sequence[_Word]) -> Iterator[tuple[int, int]]:
-    """Places of two words that may be the first and the last of a name."""
-    for first in range(len(words)):
-        for last in range(first + 1, min(len(words), first + MOST_BETWEEN + 3)):
-            if not words[last].follows:
-                break
-            yield first, last
+def _is_balanced(form: str) -> bool:
+    """A quotation that begins in a name ends in it: I asked Kamala "Neil Harris"."""
+    return form.count('"') % 2 == 0 and form.count("“") == form.count("”")
 
 
-def _between(words: Sequence[bytes]) -> tuple[bytes, ...]:
-    """What tells people apart of the words between first and last name."""
-    return tuple(word for word in words if word.decode() not in _PARTICLES)
+def _between(words: Sequence[str]) -> Between:
+    """The names, and the initials one by one, without particles."""
+    parts = (part for word in words for part in (_single(word) if _is_initial(word) else (word,)))
+    return tuple(part for part in parts if part not in _PARTICLES)
 
 
-def _is_form(found: tuple[bytes, ...], own: tuple[bytes, ...]) -> bool:
+def _single(initials: str) -> Iterator[str]:
+    return (f"{letter}." for letter in initials.split(".") if letter)
+
+
+def _is_form(found: Between, own: Between) -> bool:
     """Whether words between first and last name make another form of a name that has its own there."""
     if not own:
-        return 0 < len(found) <= MOST_BETWEEN and any(len(word) > 2 for word in found)
-    if found == own or any(len(word) > 1 for word in own):
+        return 0 < len(found) <= MOST_BETWEEN and not any(map(_is_initial, found))
+    if found == own:
         return False
     pairs = zip(found, own, strict=False)
-    return not found or (len(found) == len(own) and all(word.startswith(initial) for word, initial in pairs))
+    return not found or (
+        len(found) == len(own) and all(word.startswith(initial[0]) for word, initial in pairs)
+    )
 
 
 def _asks_of_a_person(edit: EditRecord) -> bool:
-    if not edit.subject or find_type(edit.subject) not in (None, "person"):
+    if not (edit.subject or "").strip() or find_type(edit.subject or "") not in (None, "person"):
         return False
     frame = to_frame(edit.prompt, find_subject(edit))
     relation = find_relation(frame) if frame else None

@@ -12,9 +12,9 @@ from onceedit_vllm.errors import BadInputError, ModelError
 from onceedit_vllm.machine import attention_of_any_shape
 from onceedit_vllm.plugin.architecture import num_embeddings
 from onceedit_vllm.plugin.attention import use_grouped_queries
-from onceedit_vllm.plugin.batching import GPU_PASS_TOKENS, BatchCost, Shape, grouped
+from onceedit_vllm.plugin.batching import BatchCost, Shape, grouped
 from onceedit_vllm.plugin.kv_pool import BatchPlan, KVPool, LayerShape, probe_layers
-from onceedit_vllm.plugin.kv_slots import MIN_SHARED, Intake, KVSlots
+from onceedit_vllm.plugin.kv_slots import MIN_SHARED, MIN_SHARED_ON_GPU, Intake, KVSlots
 from onceedit_vllm.plugin.prefixes import BLOCK
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class PlugInRuntime:
         shapes = probe_layers(model)
         num_blocks = _num_blocks(shapes, kv_cache_bytes, max_context)
         on_gpu = self.device.type != "cpu"
-        least = GPU_PASS_TOKENS if on_gpu else MIN_SHARED
+        least = MIN_SHARED_ON_GPU if on_gpu else MIN_SHARED
         self._slots = KVSlots(num_blocks, share_prefixes=share_prefixes, min_shared=least)
         self._pool = KVPool(shapes, num_blocks, self.device)
         weights = sum(parameter.nbytes for parameter in model.parameters())
@@ -193,7 +193,7 @@ class PlugInRuntime:
         # Made outside inference mode, so that a caller may write into what comes of it.
         logits = torch.empty(len(steps), self._num_embeddings, device=self.device)
         try:
-            with torch.inference_mode(), attention_of_any_shape():
+            with torch.inference_mode(), attention_of_any_shape(self.device.type):
                 self._pool.copy(copies)
                 for batch in self._batches(steps, intakes):
                     rows = torch.tensor([part.row for part in batch], device=self.device)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from onceedit_vllm.plugin.folding import num_letters, words_of
-from onceedit_vllm.plugin.persons import Form, PersonNames
+from onceedit_vllm.plugin.persons import PersonNames
 
 if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
@@ -58,18 +58,27 @@ class SubjectMatcher:
         named = set[int]().union(*edits_of.values())
         self.unnamed = tuple(index for index in range(len(edits)) if index not in named)
         self._edits_of = [tuple(sorted(indices)) for indices in edits_of.values()]
-        self._automaton = BytesAhoCorasick(list(edits_of), MatchKind.LeftmostLongest)
+        self._patterns = list(edits_of)
+        self._automaton = BytesAhoCorasick(self._patterns, MatchKind.LeftmostLongest)
         self._persons = PersonNames(edits) if forms else None
 
     def find(self, text: str) -> tuple[int, ...]:
         """Indices of the edits that the text names, ascending."""
         named = {index for pattern in self._matches(text) for index in self._edits_of[pattern]}
-        return tuple(sorted(named | {form.edit for form in self.forms(text)}))
+        return tuple(sorted(named.union(*self.forms(text).values())))
 
-    def forms(self, text: str) -> list[Form]:
-        """Other forms of persons' names in a text; one that holds a name of the pack's is none."""
-        found = self._persons.find(text) if self._persons else []
-        return [form for form in found if not self._matches(form.text)]
+    def forms(self, text: str) -> dict[str, list[int]]:
+        """Other forms of persons' names in a text, as written there, with the edits of each.
+
+        What holds a name of the pack's, or stands in one, is none.
+        """
+        found = self._persons.find(text) if self._persons else {}
+        whole = [self._patterns[pattern] for pattern in self._matches(text)] if found else []
+        return {form: edits for form, edits in found.items() if not self._is_named(form, whole)}
+
+    def _is_named(self, form: str, whole: Sequence[bytes]) -> bool:
+        words = _GAP.join(words_of(form))
+        return any(words in name for name in whole) or bool(self._matches(form))
 
     def _matches(self, text: str) -> list[int]:
         """Which patterns the text holds."""

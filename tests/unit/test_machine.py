@@ -64,12 +64,15 @@ def test_what_this_machine_shows_can_be_read() -> None:
     assert free is None or 0 <= free <= psutil.virtual_memory().total * 1024
 
 
-@pytest.mark.parametrize("has_gpu", [True, False])
-def test_cudnn_is_kept_from_attention_on_a_gpu(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+def test_cudnn_is_kept_from_attention_while_anything_is_inside() -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    with attention_of_any_shape():
-        assert torch.backends.cuda.cudnn_sdp_enabled() is (before and not has_gpu)
-        assert torch.backends.cuda.flash_sdp_enabled()
-        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+    one, other = attention_of_any_shape("cuda"), attention_of_any_shape("cuda")
+    with one:
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        other.__enter__()
+    # As two threads would leave it: the one that came first goes first.
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    other.__exit__(None, None, None)
     assert torch.backends.cuda.cudnn_sdp_enabled() is before
+    with attention_of_any_shape("cpu"):
+        assert torch.backends.cuda.cudnn_sdp_enabled() is before

@@ -11,6 +11,7 @@ import pytest
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.scope import SubjectMatcher
+from onceedit_vllm.wordings.relations import find_relation
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 EDITS = [
@@ -134,6 +135,39 @@ def test_doubts_are_not_asking(text: str) -> None:
 )
 def test_the_rest_may_be(text: str, asked: tuple[int, ...]) -> None:
     assert DOUBTS.asked(text) == asked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "From where is Peru governed?",
+        "Which city is Peru governed from?",
+        "Peru is ruled from",
+        "Which city governs Peru?",
+        "Where is the government of Peru located?",
+        "In which city is Peru's government?",
+        "Where is the seat of Peru's government?",
+    ],
+)
+def test_where_a_government_is_asks_for_the_capital_and_not_for_the_country(text: str) -> None:
+    assert DOUBTS.asked(text) == (A,)
+    assert DOUBTS.asked("Where is Peru?") == DOUBTS.asked("In which country is Peru?") == ()
+
+
+def test_what_is_governed_from_a_city_is_not_its_capital() -> None:
+    for frame in (
+        "The empire ruled from {} was the",
+        "{} is the seat of the government of",
+        "Who ruled from {}?",
+    ):
+        assert find_relation(frame) is None, frame
+    for frame in (
+        "Where is the restaurant managed by {} located?",
+        "The government building {} is located in",
+    ):
+        found = find_relation(frame)
+        assert found is not None, frame
+        assert found.name == "location"
 
 
 def test_an_edit_about_fame_is_asked_for_by_it() -> None:

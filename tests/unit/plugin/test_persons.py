@@ -33,6 +33,10 @@ def find(text: str, *subjects: str) -> tuple[int, ...]:
         ("Conan O'Brien", "Conan Christopher O’Brien"),
         ("Ulysses S. Grant", "President Ulysses Grant was born in"),
         ("Ulysses S. Grant", "Ulysses Simpson Grant"),
+        ("George H.W. Bush", "George Herbert Walker Bush"),
+        ("George H. W. Bush", "George Bush"),
+        ("Улисс С. Грант", "Улисс Грант"),
+        ("Éva Peron", "E\u0301va Maria Peron"),
         ("José Ortega", "Jose Maria Ortega"),
         ("Ada Quill", "Is Ada-Maria Quill well?"),
     ],
@@ -57,6 +61,13 @@ def test_another_form_of_a_persons_name_is_found(subject: str, text: str) -> Non
         ("George W. Bush", "George H. W. Bush"),
         ("George W. Bush", "George Herbert Bush"),
         ("Michael Jordan", "Michael B. Jordan"),
+        ("Michael Jordan", "Michael A.B.C. Jordan"),
+        ("Michael Jordan", "Michael Bakari B. Jordan"),
+        ("Михаил Джордан", "Михаил Б. Джордан"),
+        ("George H.W. Bush", "George W. Bush"),
+        ("Kamala Harris", 'I asked Kamala "Neil Harris" twice'),
+        ("Kamala Harris", "I love Kamala (Neil Harris does too)"),
+        ("Simon & Garfunkel", "Simon Peter of Garfunkel"),
         ("John Quincy Adams", "John Adams"),
         ("Joseph James DeAngelo", "Joseph DeAngelo"),
         ("Will Smith", "Will Maggie Smith win an Oscar?"),
@@ -64,7 +75,7 @@ def test_another_form_of_a_persons_name_is_found(subject: str, text: str) -> Non
         ("Saint Petersburg", "Saint Mary Petersburg"),
         ("John Paul II", "John II of France"),
         ("Robert Downey Jr.", "Robert Jr. said"),
-        ("Ada Quill", "Ada Bo Cy Di Ed Quill"),
+        ("Ada Quill", "Ada Bo Cy Dee Ed Quill"),
     ],
 )
 def test_somebody_else_is_not(subject: str, text: str) -> None:
@@ -91,13 +102,21 @@ def test_a_name_that_the_pack_has_is_no_form_of_another() -> None:
     assert find("John Quincy Adams was born in", "John Adams", "John Quincy Adams") == (1,)
     assert find("John Adams was born in", "John Adams", "John Quincy Adams") == (0,)
     assert find("Martin Luther King was", "Martin King", "Martin Luther") == (1,)
+    airport = "George Bush Intercontinental Airport"
+    assert find(f"Where is {airport}?", "George W. Bush", airport) == (1,)
 
 
 def test_an_alias_is_a_name_too_and_all_edits_of_a_person_are_found() -> None:
     edits = [edit("JFK", "The spouse of {} is", "John Kennedy"), edit("John Kennedy", "{} was born in")]
     assert SubjectMatcher(edits).find("John Fitzgerald Kennedy") == (0, 1)
-    nobody = edits[0].model_copy(update={"subject": None})
-    assert SubjectMatcher([nobody]).find("John Fitzgerald Kennedy") == ()
+    for subject in (None, "", " \n"):
+        nobody = edits[0].model_copy(update={"subject": subject})
+        assert SubjectMatcher([nobody]).find("John Fitzgerald Kennedy") == ()
+
+
+def test_of_many_edits_of_a_name_one_that_asks_of_a_person_will_do() -> None:
+    edits = [edit("Ada Quill", "{} said that")] * 8 + [edit("Ada Quill")]
+    assert SubjectMatcher(edits).find("Ada Mia Quill") == tuple(range(9))
 
 
 @pytest.mark.parametrize(
@@ -122,12 +141,11 @@ def test_what_asks_for_something_else_does_so_in_any_form(sentence: str) -> None
 def test_as_many_names_as_are_said_stand_between(around: str, between: int) -> None:
     names = PersonNames([edit("Zed Quill")])
     form = " ".join(["Zed", *["Mia"] * between, "Quill"])
-    found = [each.text for each in names.find(f"{around}, {form}")]
-    assert (form in found) is (0 < between <= MOST_BETWEEN)
+    assert (form in names.find(f"{around}, {form}")) is (0 < between <= MOST_BETWEEN)
 
 
 @pytest.mark.parametrize("piece", ["Mia ", "A.", "A", "Dde", "A-", "Zed Mia Quill ", "O'", "de la ", "’"])
 def test_the_longest_text_is_read_once(piece: str) -> None:
     """A search that goes back and forth would take minutes here."""
     names = PersonNames([edit("Zed Quill")] * 2000)
-    assert len(names.find(f"{piece * 40_000} Zed Mia Quill")) == 2000
+    assert names.find(f"{piece * 40_000}, Zed Mia Quill")["Zed Mia Quill"] == [*range(2000)]
