@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from onceedit_vllm import EditPack
+from onceedit_vllm import EditPack, EditRecord
 from onceedit_vllm.editing.augment import Example
 from onceedit_vllm.editing.plugin_model import load_edited
 from onceedit_vllm.editing.probe import read_examples
@@ -44,13 +44,13 @@ class Judged(NamedTuple):
 def judge(pack: EditPack, asked: Sequence[tuple[str, str | None]]) -> list[Judged]:
     """Judge prompts, each with the answer that is wanted, if any.
 
-    The texts are read as they are served: without their leads, in the pack's template.
+    The texts are read as they are served: without their leads, by the edits' own names, in the template.
     """
     matcher, template = SubjectMatcher(pack.edits), TEMPLATES[pack.manifest.template]
     doubts = Doubts(pack.edits, matcher)
     named = [matcher.find(prompt) for prompt, _ in asked]
     may_ask = [doubts.asked(prompt) if edits else () for (prompt, _), edits in zip(asked, named, strict=True)]
-    texts = [template.wrap(_read(prompt, matcher)) for prompt, _ in asked]
+    texts = [template.wrap(_read(prompt, matcher, pack.edits)) for prompt, _ in asked]
     examples = [
         Example(text, target, 0.0, edit)
         for text, (_, target), edits in zip(texts, asked, may_ask, strict=True)
@@ -67,8 +67,11 @@ def judge(pack: EditPack, asked: Sequence[tuple[str, str | None]]) -> list[Judge
     return found
 
 
-def _read(prompt: str, matcher: SubjectMatcher) -> str:
-    """The prompt without what somebody says before the question."""
+def _read(prompt: str, matcher: SubjectMatcher, edits: Sequence[EditRecord]) -> str:
+    """The prompt without what somebody says before the question, by the edits' own names."""
     text, named = prompt.encode(), matcher.find(prompt)
     lead = find_lead(text, lambda left: matcher.find(left.decode(errors="replace")) == named)
-    return prompt if lead is None or not named else (text[: lead.start] + text[lead.end :]).decode()
+    asked = prompt if lead is None or not named else (text[: lead.start] + text[lead.end :]).decode()
+    for form, meant in matcher.forms(asked).items():
+        asked = asked.replace(form, edits[meant[0]].subject or form)
+    return asked

@@ -69,6 +69,7 @@ class PromptScope:
         window: int | None = None,
     ) -> None:
         self._turns, self._surface, self._window = turns, surface, window
+        self._edits = edits
         # Where a name is enough, it must be the edit's own: another form of it may be somebody else's.
         self._matcher = None if kind == "weight" else SubjectMatcher(edits, forms=kind != "subject")
         self._doubts = Doubts(edits, self._matcher) if self._matcher and kind != "subject" else None
@@ -98,7 +99,7 @@ class PromptScope:
             named = self._matcher.find(text)
             asked = self._doubts.asked(text) if named and self._doubts else named
             if asked:
-                return Found("subject", asked, self._without_lead(prompt_ids, window, named))
+                return Found("subject", asked, self._read(prompt_ids, window, named))
             if named:
                 break
         return Found("weight" if self.num_unnamed else "out", (), first)
@@ -120,6 +121,22 @@ class PromptScope:
         kept = list(ids[-(self._window or 0) :])
         blank = _BLANK.search(self._surface.bytes_of(kept), 0, _REACH)
         return kept if blank is None else self._surface.without(kept, 0, blank.start())
+
+    def _read(
+        self, prompt_ids: Sequence[int], window: list[int] | None, named: tuple[int, ...]
+    ) -> list[int] | None:
+        """What is asked, without what is said before it, by the edits' own names; None: the whole prompt."""
+        asked = self._without_lead(prompt_ids, window, named)
+        ids = prompt_ids if asked is None else asked
+        text = said = self._surface.bytes_of(ids)
+        forms = self._matcher.forms(text.decode(errors="replace")) if self._matcher else {}
+        for form, edits in forms.items():
+            # The plug-in was taught the name, and by another form of it may say another edit's answer.
+            said = said.replace(form.encode(), (self._edits[edits[0]].subject or form).encode())
+        try:
+            return asked if said == text else self._surface.spell(said)
+        except KeyError:  # no vocabulary of bytes
+            return asked
 
     def _without_lead(
         self, prompt_ids: Sequence[int], window: list[int] | None, named: tuple[int, ...]

@@ -55,6 +55,22 @@ def test_what_cannot_be_asking_for_the_edit_is_out_by_default_only():
     assert [scope.of(prompt).verdict for prompt in (told, denied)] == 2 * ["weight"]
 
 
+@pytest.mark.parametrize("has_bytes", [True, False])
+def test_a_person_is_read_by_the_name_that_the_edit_has(has_bytes: bool):
+    text = b"We met. Who is the mother of Ada Mia Quill?"
+    words = [text[:8], b"Who is the mother of", b" Ada", b" Mia", b" Quill", b"?"]
+    single = [bytes((byte,)) for byte in range(256)] if has_bytes else []
+    pieces = [None, *words, *single]
+    surface = Surface("byte-level", pieces, frozenset({0}), frozenset(), 0, False)
+    edit = EditRecord(id="a", prompt="The mother of Ada Quill is", target="Lima", subject="Ada Quill")
+    found = PromptScope([edit], surface, "subject+weight").of([0, 1, 2, 3, 4, 5, 6])
+    assert found.named == (0,)
+    assert found.asked is not None
+    name = b"Ada Quill" if has_bytes else b"Ada Mia Quill"
+    assert surface.bytes_of(found.asked) == b"Who is the mother of %b?" % name
+    assert PromptScope([edit], surface, "subject").of([0, 1, 2, 3, 4, 5, 6]).verdict == "out"
+
+
 def test_a_name_may_span_tokens_but_not_a_special_one():
     pieces = [None, b" Vel", b"corp", b"so"]
     scope = PromptScope(
