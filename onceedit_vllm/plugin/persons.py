@@ -9,6 +9,7 @@ Bridge, Golden Bridge), so the edit must ask what is asked of persons.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import regex
@@ -63,9 +64,13 @@ class PersonNames:
 
     Args:
         edits: The pack's, in its order.
+
+    Attributes:
+        firsts: Folded words of which a text has one, if it has any form.
     """
 
     def __init__(self, edits: Sequence[EditRecord]) -> None:
+        self.firsts: set[bytes] = set()
         self._edits = edits
         self._names: dict[str, dict[str, dict[Between, list[int]]]] = {}
         self._are_persons: dict[int, bool] = {}
@@ -82,6 +87,7 @@ class PersonNames:
         if all(map(_is_initial, between)):
             names = self._names.setdefault(words[0], {}).setdefault(words[-1], {})
             names.setdefault(between, []).append(index)
+            self.firsts.add(words_of(name)[0])
 
     def find(self, text: str) -> dict[str, list[int]]:
         """The forms in a text, as they are written there, with the edits of each."""
@@ -120,6 +126,7 @@ class PersonNames:
         return known
 
 
+@lru_cache(maxsize=4096)  # a text is looked at sentence by sentence
 def _fold(word: str) -> str:
     """Folded; initials keep their stops, so that they are told from short names."""
     letters = [part.decode() for part in words_of(word)]

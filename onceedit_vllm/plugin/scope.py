@@ -64,25 +64,32 @@ class SubjectMatcher:
 
     def find(self, text: str) -> tuple[int, ...]:
         """Indices of the edits that the text names, ascending."""
-        named = {index for pattern in self._matches(text) for index in self._edits_of[pattern]}
-        return tuple(sorted(named.union(*self.forms(text).values())))
+        words = words_of(text)
+        named = {index for pattern in self._matches(words) for index in self._edits_of[pattern]}
+        return tuple(sorted(named.union(*self._forms(text, words).values())))
 
     def forms(self, text: str) -> dict[str, list[int]]:
         """Other forms of persons' names in a text, as written there, with the edits of each.
 
         What holds a name of the pack's, or stands in one, is none.
         """
-        found = self._persons.find(text) if self._persons else {}
-        whole = [self._patterns[pattern] for pattern in self._matches(text)] if found else []
+        return self._forms(text, words_of(text))
+
+    def _forms(self, text: str, words: Sequence[bytes]) -> dict[str, list[int]]:
+        # Most texts say nobody's first name: their words, folded already, tell that in no time.
+        if self._persons is None or self._persons.firsts.isdisjoint(words):
+            return {}
+        found = self._persons.find(text)
+        whole = [self._patterns[pattern] for pattern in self._matches(words)] if found else []
         return {form: edits for form, edits in found.items() if not self._is_named(form, whole)}
 
     def _is_named(self, form: str, whole: Sequence[bytes]) -> bool:
-        words = _GAP.join(words_of(form))
-        return any(words in name for name in whole) or bool(self._matches(form))
+        words = words_of(form)
+        return any(_GAP.join(words) in name for name in whole) or bool(self._matches(words))
 
-    def _matches(self, text: str) -> list[int]:
-        """Which patterns the text holds."""
-        found = self._automaton.find_matches_as_indexes(b" %b " % _GAP.join(words_of(text)))
+    def _matches(self, words: Sequence[bytes]) -> list[int]:
+        """Which patterns the words of a text hold."""
+        found = self._automaton.find_matches_as_indexes(b" %b " % _GAP.join(words))
         return [pattern for pattern, _, _ in found]
 
 
