@@ -69,9 +69,9 @@ def judge(pack: EditPack, asked: Sequence[tuple[str, str | None]]) -> list[Judge
 
 def _read(prompt: str, matcher: SubjectMatcher, edits: Sequence[EditRecord]) -> str:
     """The prompt without what somebody says before the question, by the edits' own names."""
-    text, named = prompt.encode(), matcher.find(prompt)
-    lead = find_lead(text, lambda left: matcher.find(left.decode(errors="replace")) == named)
+    text, (named, forms) = prompt.encode(), matcher.look(prompt)
+    lead = find_lead(text, lambda left: matcher.find(left.decode(errors="replace"), forms) == named)
     asked = prompt if lead is None or not named else (text[: lead.start] + text[lead.end :]).decode()
-    for form, meant in matcher.forms(asked).items():
+    for form, meant in forms.items():
         asked = asked.replace(form, edits[meant[0]].subject or form)
     return asked

@@ -19,13 +19,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.edits import EditRecord
-from onceedit_vllm.plugin.scope import SubjectMatcher
+from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.wordings.frames import GAP
 from onceedit_vllm.wordings.names import names_of, says, words_of
 from onceedit_vllm.wordings.relations import Relation, ask_otherwise, find_relations
 
 #: Behind a sign that ends a sentence, unless it stands behind an initial or a title.
 _SENTENCE = re.compile(r"(?<=[.?!])(?<!\b[A-Z]\.)(?<!\b(?:Mr|Dr|St|Jr|Co)\.)(?<!\b(?:Mrs|Inc|Ltd)\.)\s+|\n+")
+_LETTER = re.compile(r"\w")
 #: Parts of a sentence of which one may deny what another asks for.
 _CLAUSE = re.compile(r"[,;:()\[\]–—]|\s-+\s")
 _EITHER = re.compile(
@@ -33,6 +34,7 @@ _EITHER = re.compile(
     r"\b(?:yes ?(?:or|/) ?no|no or yes|true or false|right or wrong|correct or (?:not|wrong)|or not)\b",
     re.IGNORECASE,
 )
+_EITHER_WORDS = ("yes", "no or yes", "true or", "right or", "correct or", "or not")
 #: Of several answers one is asked for, and the edit's may be among them.
 _CHOICE = re.compile(
     r"\b(?:or|pick|choose|select|options?|which (?:one|of)|who(?:['’]s| is) right)\b|\w ?/ ?\w", re.IGNORECASE
@@ -125,20 +127,25 @@ class Doubts:
         self._own: dict[int, _Marks] = {}
         self.matcher = matcher
 
-    def asked(self, text: str) -> tuple[int, ...]:
-        """Indices of the edits that a text names in a sentence which may be asking for them, ascending."""
-        named = self.matcher.find(text)
-        if not named:
+    def asked(self, text: str, named: Named | None = None) -> tuple[int, ...]:
+        """Indices of the edits that a text names in a sentence which may be asking for them, ascending.
+
+        Args:
+            text: Any.
+            named: What it names, where that is known.
+        """
+        edits, found_forms = named or self.matcher.look(text)
+        if not edits:
             return ()
-        told = _EITHER.sub(" ", text)
-        sentences = [sentence for sentence in _SENTENCE.split(told) if re.search(r"\w", sentence)]
-        found = [self.matcher.find(sentence) for sentence in sentences]
+        told = _without_either(text)
+        sentences = [sentence for sentence in _SENTENCE.split(told) if _LETTER.search(sentence)]
+        found = self.matcher.look_into(sentences, found_forms)
         forms: dict[int, list[str]] = defaultdict(list)
-        for form, edits in self.matcher.forms(told).items():
-            for index in edits:
+        for form, own in found_forms.items():
+            for index in own:
                 forms[index].append(form)
         asked = set()
-        for index in named:
+        for index in edits:
             # A sign may stand within a name: then no sentence has it whole.
             places = [place for place, those in enumerate(found) if index in those]
             naming = [(sentences[place], place == len(sentences) - 1) for place in places] or [(told, True)]
@@ -151,7 +158,7 @@ class Doubts:
         edit = self._edits[index]
         own = self._own.get(index)
         if own is None:
-            own = self._own[index] = _marks(_EITHER.sub(" ", edit.prompt), edit)
+            own = self._own[index] = _marks(_without_either(edit.prompt), edit)
         marks = _marks(sentence, edit, forms)
         if marks.says_answer and not own.says_answer:
             return True
@@ -170,7 +177,7 @@ def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks
         frame = frame.replace(form, GAP)
     for name in names_of(edit) or edit.aliases:  # "Never Let Me Go" denies nothing
         frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
-    clauses = [part for part in _CLAUSE.split(frame) if re.search(r"\w", part) or GAP in part] or [frame]
+    clauses = [part for part in _CLAUSE.split(frame) if _LETTER.search(part) or GAP in part] or [frame]
     naming = [clause for clause in clauses if GAP in clause] or [frame]
     return _Marks(
         all(says(clause, edit.target) for clause in naming) and not _CHOICE.search(sentence),
@@ -180,6 +187,12 @@ def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks
         frame,
         naming[-1],
     )
+
+
+def _without_either(text: str) -> str:
+    """A text without "yes or no", and what else says only that one of the two is wanted."""
+    lowered = text.lower()  # a long text is searched for words ten times faster than for a pattern
+    return _EITHER.sub(" ", text) if any(words in lowered for words in _EITHER_WORDS) else text
 
 
 def _wants_no_name(sentence: str) -> bool:

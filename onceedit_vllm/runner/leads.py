@@ -9,6 +9,7 @@ that, too: it stays, and all that is behind it.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,14 +52,23 @@ def find_lead(text: bytes, is_asked: Callable[[bytes], bool]) -> Lead | None:
         text: UTF-8.
         is_asked: Whether what is left still names all that the text names.
     """
-    speaks_at: dict[int, int] = {}  # of each line, where it first speaks of texts
-    for sign in reversed(list(_SIGN.finditer(text))):
+    leads = _leads(text)
+    # What is left names the less, the longer the lead: so few of them need be looked at.
+    short_enough = bisect_left(leads, True, key=lambda lead: not is_asked(text[lead.end :]))
+    return leads[short_enough - 1] if short_enough else None
+
+
+def _leads(text: bytes) -> list[Lead]:
+    """All that could be one, the shortest first."""
+    found: list[Lead] = []
+    line, speaks_at = -1, 0  # of this line, where it first speaks of texts
+    for sign in _SIGN.finditer(text):
         start, end = text.rfind(b"\n", 0, sign.end()) + 1, sign.end()
-        if start not in speaks_at:
-            speaks_at[start] = _speaks_of_texts_at(text, start, end)
-        if end <= speaks_at[start] and _is_end(text, sign) and is_asked(text[end:]):
-            return Lead(start, end)
-    return None
+        if start != line:
+            line, speaks_at = start, _speaks_of_texts_at(text, start)
+        if end <= speaks_at and _is_end(text, sign):
+            found.append(Lead(start, end))
+    return found
 
 
 def _is_end(text: bytes, sign: re.Match[bytes]) -> bool:
@@ -72,7 +82,9 @@ def _is_end(text: bytes, sign: re.Match[bytes]) -> bool:
     return len(short) >= _LONG or (len(short) > 1 and short.islower() and short not in _ABBREVIATED)
 
 
-def _speaks_of_texts_at(text: bytes, start: int, end: int) -> int:
-    """Where the first word about texts stands; `end` where there is none."""
+def _speaks_of_texts_at(text: bytes, start: int) -> int:
+    """Where the first word about texts stands in a line; its end where there is none."""
+    end = text.find(b"\n", start)
+    end = len(text) if end < 0 else end
     words = _WORD.finditer(text, start, end)
     return next((word.start() for word in words if word[0].lower() in _ABOUT_TEXTS), end)

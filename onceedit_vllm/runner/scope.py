@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from onceedit_vllm.plugin.doubts import Doubts
-from onceedit_vllm.plugin.scope import SubjectMatcher
+from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.runner.leads import find_lead
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ class PromptScope:
             return Found("weight", (), first)
         for window in chain((first,), windows):
             text = self.text_of(prompt_ids if window is None else window)
-            named = self._matcher.find(text)
-            asked = self._doubts.asked(text) if named and self._doubts else named
+            named = self._matcher.look(text)
+            asked = self._doubts.asked(text, named) if named.edits and self._doubts else named.edits
             if asked:
-                return Found("subject", asked, self._read(prompt_ids, window, named))
-            if named:
+                return Found("subject", asked, self._read(self._matcher, prompt_ids, window, named))
+            if named.edits:
                 break
         return Found("weight" if self.num_unnamed else "out", (), first)
 
@@ -123,14 +123,14 @@ class PromptScope:
         return kept if blank is None else self._surface.without(kept, 0, blank.start())
 
     def _read(
-        self, prompt_ids: Sequence[int], window: list[int] | None, named: tuple[int, ...]
+        self, matcher: SubjectMatcher, prompt_ids: Sequence[int], window: list[int] | None, named: Named
     ) -> list[int] | None:
         """What is asked, without what is said before it, by the edits' own names; None: the whole prompt."""
-        asked = self._without_lead(prompt_ids, window, named)
-        ids = prompt_ids if asked is None else asked
-        text = said = self._surface.bytes_of(ids)
-        forms = self._matcher.forms(text.decode(errors="replace")) if self._matcher else {}
-        for form, edits in forms.items():
+        asked = self._without_lead(matcher, prompt_ids, window, named)
+        if not named.forms:
+            return asked
+        text = said = self._surface.bytes_of(prompt_ids if asked is None else asked)
+        for form, edits in named.forms.items():
             # The plug-in was taught the name, and by another form of it may say another edit's answer.
             said = said.replace(form.encode(), (self._edits[edits[0]].subject or form).encode())
         try:
@@ -139,13 +139,13 @@ class PromptScope:
             return asked
 
     def _without_lead(
-        self, prompt_ids: Sequence[int], window: list[int] | None, named: tuple[int, ...]
+        self, matcher: SubjectMatcher, prompt_ids: Sequence[int], window: list[int] | None, named: Named
     ) -> list[int] | None:
         """What is asked, without what is said before it; None: the whole prompt."""
         ids = prompt_ids if window is None else window
 
         def is_asked(text: bytes) -> bool:
-            return self._matcher is not None and self._matcher.find(text.decode(errors="replace")) == named
+            return matcher.find(text.decode(errors="replace"), named.forms) == named.edits
 
         lead = find_lead(self._surface.bytes_of(ids), is_asked)
         return window if lead is None else self._surface.without(ids, *lead)
