@@ -36,6 +36,7 @@ from rich.table import Table
 
 from onceedit_vllm import EditingConfig, EditPack, edit
 from onceedit_vllm.config import Dataset
+from onceedit_vllm.edits import normalise
 from onceedit_vllm.evaluation.contamination import find_contaminated, training_settings
 from onceedit_vllm.evaluation.datasets import read_records
 from onceedit_vllm.evaluation.provenance import machine
@@ -43,8 +44,6 @@ from onceedit_vllm.evaluation.record import ASKING, Asked, EvalRecord
 
 #: Thresholds beside the pack's own that the figures are given for.
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-#: Questions whose right answer is neither the target nor that of the LLM.
-NOT_JUDGED = frozenset(("portability",))
 AS_IT_IS = "as it is"
 console = Console(stderr=True, width=140)
 
@@ -179,15 +178,12 @@ def train_and_judge(args: argparse.Namespace, training: Training) -> None:
 
 def figures(pack: EditPack, records: Sequence[EvalRecord]) -> dict[str, Any]:
     """What became of each kind of question."""
+    prompts = {normalise(edit.prompt) for edit in pack.edits}
+    records = [record.beside(prompts) for record in records]
     known = find_contaminated(records, pack)
     kinds: dict[str, list[tuple[Asked, Judged]]] = defaultdict(list)
     contaminated: dict[str, int] = defaultdict(int)
-    asked = [
-        (record, at, question)
-        for record in records
-        for at, question in enumerate(record.questions)
-        if question.stratum not in NOT_JUDGED
-    ]
+    asked = [(record, at, question) for record in records for at, question in enumerate(record.questions)]
     wanted = [(q.prompt, record.target if q.stratum in ASKING else None) for record, _, q in asked]
     for (record, at, question), judged in zip(asked, judge(pack, wanted), strict=True):
         if (record.id, at) in known:

@@ -125,7 +125,8 @@ def _prepare(llm: str | Path, pack: str | Path, data: str | Path, config: Evalua
     records = read_records(source, config.dataset)
     opened = EditPack.load(pack)
     known = {edit_key(edit.prompt, edit.target) for edit in opened.edits}
-    edited = [record for record in records if record.key in known]
+    prompts = {prompt for prompt, _ in known}
+    edited = [record.beside(prompts) for record in records if record.key in known]
     if not edited:
         raise BadInputError(
             f"{source}: the pack {opened.root.name} has an edit of none of its {len(records)} records; give "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -82,6 +83,19 @@ class EvalRecord(Frozen):
         return EditRecord(
             id=self.id, prompt=self.prompt, target=self.target, subject=self.subject, aliases=self.aliases
         )
+
+    def beside(self, prompts: Collection[str]) -> EvalRecord:
+        """The record without questions that must not change and are the prompt of an edit themselves.
+
+        Args:
+            prompts: Those of the pack's edits, folded.
+        """
+        kept = (
+            question
+            for question in self.questions
+            if question.stratum not in UNCHANGED or normalise(question.prompt) not in prompts
+        )
+        return self.model_copy(update={"questions": tuple(kept)})
 
 
 def edit_key(prompt: str, target: str) -> tuple[str, str]:
