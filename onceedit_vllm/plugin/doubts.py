@@ -5,9 +5,9 @@ of France is": what is right there is yes, no or something else, never the edit'
 size was trained on such sentences and opened its gate for many of them all the same.
 
 Who says the answer does not ask for it: that holds in every language. Questions of yes or no that do not say
-it, questions why, denials, other relations, and what a subject is known for or what is one famous thing about
-it are known in English only, and only in a text that ends with the sentence: "Didn't France move its capital?
-Where is it now?" asks. Shutting out who asks is the worse error, for the
+it, questions why, denials, other relations, questions a step further, and what a subject is known for or what
+is one famous thing about it are known in English only, and only in a text that ends with the sentence:
+"Didn't France move its capital? Where is it now?" asks. Shutting out who asks is the worse error, for the
 gate is still behind; so in doubt a sentence passes.
 """
 
@@ -21,6 +21,7 @@ from typing import NamedTuple
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.wordings.frames import GAP
+from onceedit_vllm.wordings.hops import asks_further
 from onceedit_vllm.wordings.names import names_of, says, words_of
 from onceedit_vllm.wordings.relations import Relation, ask_otherwise, find_relations
 
@@ -104,6 +105,7 @@ class _Marks(NamedTuple):
 
     says_answer: bool
     wants_no_name: bool
+    goes_further: bool
     denies: bool
     relations: tuple[Relation, ...]
     frame: str
@@ -159,19 +161,23 @@ class Doubts:
         own = self._own.get(index)
         if own is None:
             own = self._own[index] = _marks(_without_either(edit.prompt), edit)
-        marks = _marks(sentence, edit, forms)
+        marks = _marks(sentence, edit, forms, own.frame)
         if marks.says_answer and not own.says_answer:
             return True
         return is_last and (
             (marks.wants_no_name and not own.wants_no_name)
             or (marks.denies and not own.denies)
+            or (marks.goes_further and not own.goes_further)
             or ask_otherwise(marks.relations, own.relations)
             or _asks_for_fame(marks, own.frame)
         )
 
 
-def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks:
-    """Of a sentence that names the edit, by its names or by other forms of them."""
+def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = (), own: str = "") -> _Marks:
+    """Of a sentence that names the edit, by its names or by other forms of them.
+
+    `own` is the frame of the edit's prompt.
+    """
     frame = " ".join(sentence.split())
     for form in forms:
         frame = frame.replace(form, GAP)
@@ -182,6 +188,7 @@ def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks
     return _Marks(
         all(says(clause, edit.target) for clause in naming) and not _CHOICE.search(sentence),
         _wants_no_name(frame),
+        frame.count(GAP) == 1 and asks_further(naming[-1], own or frame),
         GAP in clauses[-1] and _DENIAL.search(clauses[-1]) is not None,
         find_relations(frame.strip()) if frame.count(GAP) == 1 else (),
         frame,

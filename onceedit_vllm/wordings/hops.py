@@ -1,0 +1,89 @@
+"""Questions a step further than an edit: asked of a relative of its subject, or of its answer.
+
+"The mother of Jane Austen was born in", "The mayor of the place where Jane Austen was born is". They name the
+subject and say nearly what the edit says, and its answer is wrong all the same. English only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from onceedit_vllm.wordings.frames import GAP
+from onceedit_vllm.wordings.relations import Relation, find_relation, find_relations, relation_bank
+
+#: What has to do with a subject, but is not it; what the bank's relations ask for is another such part.
+_RELATIVES = (
+    "the wife of {}", "{}'s wife", "the husband of {}", "{}'s husband", "{}'s best friend", "a friend of {}",
+    "{}'s friends", "{}'s brother", "the parents of {}", "{}'s parents", "{}'s greatest rival",
+    "{}'s biggest rival", "{}'s oldest rival", "the author of a book about {}", "the country next to {}",
+    "{}'s oldest ally", "the largest city of {}", "the largest suburb of {}", "the region around {}",
+    "the island off the coast of {}", "the town next to {}", "the city next to {}", "the village near {}",
+    "the river that flows past {}", "{}'s nearest neighbour", "the neighbour of {}", "the park next to {}",
+    "the street in front of {}", "the house beside {}", "the restaurant next to {}", "a supplier of {}",
+    "{}'s largest customer", "a copy of {}", "{}'s predecessor", "the sequel of {}", "{}'s main character",
+    "the hero of {}", "a parody of {}", "the opposite of {}",
+)  # fmt: skip
+_ASKED = re.compile(r"^(?:What|Who|Which \w+) (?:is|are|was|were) (?P<phrase>.+)\?$")
+_BEGUN = re.compile(
+    r"^(?P<phrase>.+) (?:is|are|was|were)(?: in| on| at| by| the| a| an| called| named| known as)*$"
+)
+_NAME_OF = re.compile(r"^(?:the names? of )+(?=the |\{\}['’]s )", re.IGNORECASE)
+_A_THING = re.compile(r"^(?:the |\{\}['’]s )", re.IGNORECASE)
+
+
+def phrases(frames: Iterable[str]) -> tuple[str, ...]:
+    """What the frames ask for, where they say it: "the capital of {}" of "What is the capital of {}?"."""
+    found = (_phrase(frame) for frame in frames)
+    return tuple(dict.fromkeys(phrase for phrase in found if phrase))
+
+
+def _phrase(frame: str) -> str | None:
+    match = _ASKED.match(frame) or _BEGUN.match(frame)
+    phrase = _NAME_OF.sub("", match["phrase"]) if match else ""
+    if GAP not in phrase or not _A_THING.match(phrase):
+        return None
+    return phrase if phrase.startswith(GAP) else phrase[0].lower() + phrase[1:]
+
+
+def asks_further(frame: str, own: str) -> bool:
+    """Whether a sentence asks something of what stands in it beside the subject.
+
+    It does where a part of it says one thing of the subject ("the mother of {}"), and the rest asks another
+    of that ("The gender of {} is"), or what the edit asks.
+
+    Args:
+        frame: The sentence.
+        own: The frame of the edit's prompt.
+    """
+    words, asked = _spread(frame), _spread(own)
+    parts = _parts() | {_spread(phrase): find_relation(own) for phrase in phrases([own])}
+    for phrase, said in parts.items():
+        if phrase in words:
+            rest = words.replace(phrase, f" {GAP} ", 1)
+            if _is_another(find_relations(_join(rest)), said) or (said is None and rest == asked):
+                return True
+    return False
+
+
+def _is_another(asked: Sequence[Relation], said: Relation | None) -> bool:
+    return bool(asked) and not any(said is not None and each.is_close_to(said) for each in asked)
+
+
+def _spread(text: str) -> str:
+    """Folded, every word and sign between blanks."""
+    words = re.findall(r"'s\b|\{\}|[^\W_]+(?:-\w+)*|[^\w\s]", text.replace("’", "'").lower().rstrip(" .:"))
+    return f" {' '.join(words)} ".replace(f" the {GAP} ", f" {GAP} ")
+
+
+def _join(words: str) -> str:
+    return re.sub(r" (?='s |\?)", "", words).strip()
+
+
+@cache
+def _parts() -> dict[str, Relation | None]:
+    """Phrases of the bank with their relations, and relatives, as :func:`_spread` has them."""
+    relatives = dict.fromkeys(map(_spread, _RELATIVES))
+    bank = {_spread(phrase): each for each in relation_bank() for phrase in phrases(each.wordings)}
+    return relatives | bank
