@@ -6,8 +6,9 @@ behind a real LLM (`transport_loss` in `results/paper`).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,10 +16,15 @@ from onceedit_vllm import EditPack, EditRecord
 from onceedit_vllm.editing.augment import Example
 from onceedit_vllm.editing.plugin_model import load_edited
 from onceedit_vllm.editing.probe import read_examples
-from onceedit_vllm.edits import TEMPLATES
+from onceedit_vllm.edits import TEMPLATES, normalise
+from onceedit_vllm.evaluation.contamination import find_contaminated
+from onceedit_vllm.evaluation.record import ASKING, Asked, EvalRecord
 from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.scope import SubjectMatcher
 from onceedit_vllm.runner.leads import find_lead
+
+#: Thresholds beside the pack's own that the figures are given for.
+THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 class Judged(NamedTuple):
@@ -75,3 +81,42 @@ def _read(prompt: str, matcher: SubjectMatcher, edits: Sequence[EditRecord]) -> 
     for form, meant in forms.items():
         asked = asked.replace(form, edits[meant[0]].subject or form)
     return asked
+
+
+def figures(pack: EditPack, records: Sequence[EvalRecord]) -> dict[str, Any]:
+    """What became of each kind of question."""
+    prompts = {normalise(edit.prompt) for edit in pack.edits}
+    records = [record.beside(prompts) for record in records]
+    known = find_contaminated(records, pack)
+    kinds: dict[str, list[tuple[Asked, Judged]]] = defaultdict(list)
+    contaminated: dict[str, int] = defaultdict(int)
+    asked = [(record, at, question) for record in records for at, question in enumerate(record.questions)]
+    wanted = [(q.prompt, record.target if q.stratum in ASKING else None) for record, _, q in asked]
+    for (record, at, question), judged in zip(asked, judge(pack, wanted), strict=True):
+        if (record.id, at) in known:
+            contaminated[question.stratum] += 1
+        else:
+            kinds[question.stratum].append((question, judged))
+    return {
+        kind: {"contaminated": contaminated[kind], **counts(kind, [one for _, one in found], pack)}
+        for kind, found in kinds.items()
+    }
+
+
+def counts(kind: str, judged: Sequence[Judged], pack: EditPack) -> dict[str, Any]:
+    """Of one kind: how many name a subject, may ask, are right; and right at other thresholds."""
+    right = {cut: num_right(kind, judged, cut) for cut in (pack.manifest.threshold, *THRESHOLDS)}
+    return {
+        "n": len(judged),
+        "named": sum(one.named for one in judged),
+        "may_ask": sum(one.may_ask for one in judged),
+        "plugin_right": sum(one.says for one in judged) if kind in ASKING else None,
+        "right": right[pack.manifest.threshold],
+        "right_at": [right[cut] for cut in THRESHOLDS],
+    }
+
+
+def num_right(kind: str, judged: Sequence[Judged], threshold: float) -> int:
+    if kind in ASKING:
+        return sum(one.says and one.opens(threshold) for one in judged)
+    return sum(not one.opens(threshold) for one in judged)

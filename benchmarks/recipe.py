@@ -18,32 +18,27 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from judging import Judged, judge
+from judging import THRESHOLDS, figures
 from living import invented
 from outcome import add_output, as_text, save
 from paper_tables import FILES
 from provenance import provenance
+from recipe_table import print_table
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from onceedit_vllm import EditingConfig, EditPack, edit
 from onceedit_vllm.config import Dataset
-from onceedit_vllm.edits import normalise
-from onceedit_vllm.evaluation.contamination import find_contaminated, training_settings
+from onceedit_vllm.evaluation.contamination import training_settings
 from onceedit_vllm.evaluation.datasets import read_records
 from onceedit_vllm.evaluation.provenance import machine
-from onceedit_vllm.evaluation.record import ASKING, Asked, EvalRecord
 
-#: Thresholds beside the pack's own that the figures are given for.
-THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 AS_IT_IS = "as it is"
 console = Console(stderr=True, width=140)
 
@@ -85,7 +80,7 @@ def main() -> int:
     files = [args.work / f"{training.name}.json" for training in trainings]
     result["trainings"] = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
     save(result, args.out)
-    print_table(result["trainings"])
+    print_table(result["trainings"], console)
     if args.json:
         print(as_text(result), end="")
     return 1 if result["failures"] else 0
@@ -174,75 +169,6 @@ def train_and_judge(args: argparse.Namespace, training: Training) -> None:
     save(found, args.work / f"{training.name}.json")
     if not args.keep_packs:
         shutil.rmtree(out)
-
-
-def figures(pack: EditPack, records: Sequence[EvalRecord]) -> dict[str, Any]:
-    """What became of each kind of question."""
-    prompts = {normalise(edit.prompt) for edit in pack.edits}
-    records = [record.beside(prompts) for record in records]
-    known = find_contaminated(records, pack)
-    kinds: dict[str, list[tuple[Asked, Judged]]] = defaultdict(list)
-    contaminated: dict[str, int] = defaultdict(int)
-    asked = [(record, at, question) for record in records for at, question in enumerate(record.questions)]
-    wanted = [(q.prompt, record.target if q.stratum in ASKING else None) for record, _, q in asked]
-    for (record, at, question), judged in zip(asked, judge(pack, wanted), strict=True):
-        if (record.id, at) in known:
-            contaminated[question.stratum] += 1
-        else:
-            kinds[question.stratum].append((question, judged))
-    return {
-        kind: {"contaminated": contaminated[kind], **counts(kind, [one for _, one in found], pack)}
-        for kind, found in kinds.items()
-    }
-
-
-def counts(kind: str, judged: Sequence[Judged], pack: EditPack) -> dict[str, Any]:
-    """Of one kind: how many name a subject, may ask, are right; and right at other thresholds."""
-    right = {cut: num_right(kind, judged, cut) for cut in (pack.manifest.threshold, *THRESHOLDS)}
-    return {
-        "n": len(judged),
-        "named": sum(one.named for one in judged),
-        "may_ask": sum(one.may_ask for one in judged),
-        "plugin_right": sum(one.says for one in judged) if kind in ASKING else None,
-        "right": right[pack.manifest.threshold],
-        "right_at": [right[cut] for cut in THRESHOLDS],
-    }
-
-
-def num_right(kind: str, judged: Sequence[Judged], threshold: float) -> int:
-    if kind in ASKING:
-        return sum(one.says and one.opens(threshold) for one in judged)
-    return sum(not one.opens(threshold) for one in judged)
-
-
-# --- the table -------------------------------------------------------------------------------
-
-
-def print_table(trainings: Sequence[dict[str, Any]]) -> None:
-    """A line for each set and variant: sums over the seeds, and the range of the seeds."""
-    kinds = list(dict.fromkeys(kind for training in trainings for kind in training["strata"]))
-    table = Table("set", "edits", "variant", "seeds", "s an edit", "threshold", *kinds)
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for training in trainings:
-        groups[training["dataset"], training["edits"], training["variant"]].append(training)
-    for (dataset, edits, variant), own in groups.items():
-        seconds = ", ".join(f"{each['training']['seconds'] / edits:.1f}" for each in own)
-        cuts = ", ".join(f"{each['threshold']:.2f}" for each in own)
-        shown = (shares(own, kind) for kind in kinds)
-        table.add_row(dataset, str(edits), variant, str(len(own)), seconds, cuts, *shown)
-    console.print(table)
-
-
-def shares(trainings: Sequence[dict[str, Any]], kind: str) -> str:
-    found = list(_of_kind(trainings, kind))
-    if not found:
-        return "-"
-    single = " ".join(f"{each['right']}" for each in found)
-    return f"{sum(each['right'] for each in found)} of {sum(each['n'] for each in found)} ({single})"
-
-
-def _of_kind(trainings: Sequence[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
-    return (training["strata"][kind] for training in trainings if training["strata"].get(kind, {}).get("n"))
 
 
 if __name__ == "__main__":
