@@ -20,8 +20,9 @@ from onceedit_vllm.edits import TEMPLATES, normalise
 from onceedit_vllm.evaluation.contamination import find_contaminated
 from onceedit_vllm.evaluation.record import ASKING, Asked, EvalRecord
 from onceedit_vllm.plugin.doubts import Doubts
-from onceedit_vllm.plugin.scope import SubjectMatcher
+from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.runner.leads import find_lead
+from onceedit_vllm.runner.own_names import by_own_names
 
 #: Thresholds beside the pack's own that the figures are given for.
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -78,9 +79,7 @@ def _read(prompt: str, matcher: SubjectMatcher, edits: Sequence[EditRecord]) -> 
     text, (named, forms) = prompt.encode(), matcher.look(prompt)
     lead = find_lead(text, lambda left: matcher.find(left.decode(errors="replace"), forms) == named)
     asked = prompt if lead is None or not named else (text[: lead.start] + text[lead.end :]).decode()
-    for form, meant in forms.items():
-        asked = asked.replace(form, edits[meant[0]].subject or form)
-    return asked
+    return by_own_names(asked, Named(named, forms), edits)
 
 
 def figures(pack: EditPack, records: Sequence[EvalRecord]) -> dict[str, Any]:

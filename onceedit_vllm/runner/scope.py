@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from onceedit_vllm.plugin.doubts import Doubts
 from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.runner.leads import find_lead
+from onceedit_vllm.runner.own_names import by_own_names
 
 if TYPE_CHECKING:
     from onceedit_vllm.alignment.surface import Surface
@@ -127,14 +128,11 @@ class PromptScope:
     ) -> list[int] | None:
         """What is asked, without what is said before it, by the edits' own names; None: the whole prompt."""
         asked = self._without_lead(matcher, prompt_ids, window, named)
-        if not named.forms:
-            return asked
-        text = said = self._surface.bytes_of(prompt_ids if asked is None else asked)
-        for form, edits in named.forms.items():
-            # The plug-in was taught the name, and by another form of it may say another edit's answer.
-            said = said.replace(form.encode(), (self._edits[edits[0]].subject or form).encode())
+        ids = prompt_ids if asked is None else asked
+        text = self._surface.bytes_of(ids).decode(errors="surrogateescape")
+        said = by_own_names(text, named, self._edits)
         try:
-            return asked if said == text else self._surface.spell(said)
+            return asked if said == text else self._surface.spell(said.encode(errors="surrogateescape"))
         except KeyError:  # no vocabulary of bytes
             return asked
 
