@@ -5,8 +5,9 @@ of France is": what is right there is yes, no or something else, never the edit'
 size was trained on such sentences and opened its gate for many of them all the same.
 
 Who says the answer does not ask for it: that holds in every language. Questions of yes or no that do not say
-it, questions why, denials, other relations, questions a step further, and what a subject is known for or what
-is one famous thing about it are known in English only, and only in a text that ends with the sentence:
+it, questions why, denials, other relations, questions a step further, texts that something is to be done with
+(:mod:`onceedit_vllm.plugin.orders`), and what a subject is known for or what is one famous thing about it are
+known in English only, and, but for orders, only in a text that ends with the sentence:
 "Didn't France move its capital? Where is it now?" asks. Shutting out who asks is the worse error, for the
 gate is still behind; so in doubt a sentence passes.
 """
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.plugin.orders import order_in, places_worked_on
 from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.wordings.frames import GAP
 from onceedit_vllm.wordings.hops import asks_further
@@ -112,6 +114,15 @@ class _Marks(NamedTuple):
     clause: str
 
 
+class _Told(NamedTuple):
+    """A text in sentences, what each of them names, and those that an order is about."""
+
+    text: str
+    sentences: Sequence[str]
+    named: Sequence[set[int]]
+    worked_on: frozenset[int]
+
+
 class Doubts:
     """Tells which of the edits that a text names it may be asking for.
 
@@ -141,19 +152,25 @@ class Doubts:
             return ()
         told = _without_either(text)
         sentences = [sentence for sentence in _SENTENCE.split(told) if _LETTER.search(sentence)]
-        found = self.matcher.look_into(sentences, found_forms)
+        places = self.matcher.look_into(sentences, found_forms)
+        worked_on = places_worked_on(sentences, lambda part: bool(self.matcher.find(part, found_forms)))
         forms: dict[int, list[str]] = defaultdict(list)
         for form, own in found_forms.items():
             for index in own:
                 forms[index].append(form)
-        asked = set()
-        for index in edits:
-            # A sign may stand within a name: then no sentence has it whole.
-            places = [place for place, those in enumerate(found) if index in those]
-            naming = [(sentences[place], place == len(sentences) - 1) for place in places] or [(told, True)]
-            if not all(self._is_doubt(sentence, index, forms[index], last) for sentence, last in naming):
-                asked.add(index)
-        return tuple(sorted(asked))
+        looked_at = _Told(told, sentences, places, worked_on)
+        return tuple(index for index in edits if self._may_be_asked(looked_at, index, forms[index]))
+
+    def _may_be_asked(self, told: _Told, index: int, forms: Sequence[str]) -> bool:
+        places = [place for place, named in enumerate(told.named) if index in named]
+        if not places:  # a sign may stand within a name: then no sentence has it whole
+            return not self._is_doubt(told.text, index, forms, True)
+        worked_on = frozenset[int]() if order_in(self._edits[index].prompt) else told.worked_on
+        last = len(told.sentences) - 1
+        return any(
+            place not in worked_on and not self._is_doubt(told.sentences[place], index, forms, place == last)
+            for place in places
+        )
 
     def _is_doubt(self, sentence: str, index: int, forms: Sequence[str], is_last: bool) -> bool:
         """Whether it has a mark of doubt that the edit's own prompt has not."""
