@@ -22,13 +22,12 @@ from typing import NamedTuple
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.plugin.orders import order_in, places_worked_on
 from onceedit_vllm.plugin.scope import Named, SubjectMatcher
+from onceedit_vllm.plugin.sentences import sentences_of
 from onceedit_vllm.wordings.frames import GAP
 from onceedit_vllm.wordings.hops import asks_further
 from onceedit_vllm.wordings.names import names_of, says, words_of
 from onceedit_vllm.wordings.relations import Relation, ask_otherwise, find_relations
 
-#: Behind a sign that ends a sentence, unless it stands behind an initial or a title.
-_SENTENCE = re.compile(r"(?<=[.?!])(?<!\b[A-Z]\.)(?<!\b(?:Mr|Dr|St|Jr|Co)\.)(?<!\b(?:Mrs|Inc|Ltd)\.)\s+|\n+")
 _LETTER = re.compile(r"\w")
 #: Parts of a sentence of which one may deny what another asks for.
 _CLAUSE = re.compile(r"[,;:()\[\]–—]|\s-+\s")
@@ -151,7 +150,7 @@ class Doubts:
         if not edits:
             return ()
         told = _without_either(text)
-        sentences = [sentence for sentence in _SENTENCE.split(told) if _LETTER.search(sentence)]
+        sentences = sentences_of(told)
         places = self.matcher.look_into(sentences, found_forms)
         worked_on = places_worked_on(sentences, lambda part: bool(self.matcher.find(part, found_forms)))
         forms: dict[int, list[str]] = defaultdict(list)
@@ -203,7 +202,9 @@ def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = (), own: str 
     clauses = [part for part in _CLAUSE.split(frame) if _LETTER.search(part) or GAP in part] or [frame]
     naming = [clause for clause in clauses if GAP in clause] or [frame]
     return _Marks(
-        all(says(clause, edit.target) for clause in naming) and not _CHOICE.search(sentence),
+        all(says(clause, edit.target) for clause in naming)
+        and not _CHOICE.search(sentence)
+        and (GAP in frame or not any(says(name, edit.target) for name in names_of(edit))),
         _wants_no_name(frame),
         frame.count(GAP) == 1 and asks_further(naming[-1], own or frame),
         GAP in clauses[-1] and _DENIAL.search(clauses[-1]) is not None,

@@ -27,11 +27,11 @@ MOST_BETWEEN = 3
 _MOST_FORMS = 16
 #: Edits of one name that are looked at to tell whether it is a person's: a third of a millisecond each, once.
 _LOOKED_AT = 64
-_PARTICLES = ("de", "van", "von", "der", "den", "da", "di", "la", "bin", "al", "el", "du", "ten", "dos")
+PARTICLES = ("de", "van", "von", "der", "den", "da", "di", "la", "bin", "al", "el", "du", "ten", "dos")
 #: A word of a name: capitalised, not all capitals; initials; or what stands small in names.
 _WORD = regex.compile(
     r"(?<![\p{L}\p{M}\d])(?:(?:[OD]['’])?\p{Lu}\p{M}*+\p{Ll}[\p{L}\p{M}]*+|(?:\p{Lu}\.)++"
-    rf"|\p{{Lu}}(?![\p{{L}}\p{{M}}\d'’])|(?:{'|'.join(_PARTICLES)})(?![\p{{L}}\p{{M}}\d]))"
+    rf"|\p{{Lu}}(?![\p{{L}}\p{{M}}\d'’])|(?:{'|'.join(PARTICLES)})(?![\p{{L}}\p{{M}}\d]))"
 )
 #: One capital, or capitals with stops.
 _INITIALS = regex.compile(r"\p{Lu}\p{M}*|(?:\p{Lu}\p{M}*\.)+")
@@ -153,7 +153,7 @@ def _is_balanced(form: str) -> bool:
 def _between(words: Sequence[str]) -> Between:
     """The names, and the initials one by one, without particles."""
     parts = (part for word in words for part in (_single(word) if _is_initial(word) else (word,)))
-    return tuple(part for part in parts if part not in _PARTICLES)
+    return tuple(part for part in parts if part not in PARTICLES)
 
 
 def _single(initials: str) -> Iterator[str]:

@@ -92,12 +92,12 @@ class SubjectMatcher:
                 times as long as all the rest.
         """
         words = words_of(text)
-        whole = self._matches(words)
         if forms is None:
             forms = self._forms(text, words)
         else:
             forms = {form: edits for form, edits in forms.items() if form in text}
-        return Named(tuple(sorted(self._named(words, whole).union(*forms.values()))), forms)
+        named = self._named(text, words, self._matches(words))
+        return Named(tuple(sorted(named.union(*forms.values()))), forms)
 
     def look_into(self, parts: Sequence[str], forms: Forms) -> list[set[int]]:
         """Indices of the edits that each of some parts of a text names, in one pass.
@@ -113,14 +113,17 @@ class SubjectMatcher:
         for pattern, start, _ in self._automaton.find_matches_as_indexes(_BREAK.join(lines)):
             whole[bisect_right(starts, start) - 1].append(pattern)
         return [
-            self._named(own, names).union(*(edits for form, edits in forms.items() if form in part))
+            self._named(part, own, names).union(*(edits for form, edits in forms.items() if form in part))
             for own, names, part in zip(words, whole, parts, strict=True)
         ]
 
-    def _named(self, words: Sequence[bytes], whole: Sequence[int]) -> set[int]:
+    def _named(self, text: str, words: Sequence[bytes], whole: Sequence[int]) -> set[int]:
         """What a text names, by its words and the patterns that it has."""
-        named = self._scattered.find(words, [self._patterns[pattern] for pattern in whole])
+        named = self._scattered.find(text, words, self._names_in)
         return named.union(*(self._edits_of[pattern] for pattern in whole))
+
+    def _names_in(self, words: Sequence[bytes]) -> list[bytes]:
+        return [self._patterns[pattern] for pattern in self._matches(words)]
 
     def _forms(self, text: str, words: Sequence[bytes]) -> dict[str, list[int]]:
         # Most texts say nobody's first name: their words, folded already, tell that in no time.

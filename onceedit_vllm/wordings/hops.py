@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from onceedit_vllm.wordings.frames import GAP
 from onceedit_vllm.wordings.relations import Relation, find_relation, find_relations, relation_bank
@@ -30,6 +30,22 @@ _BEGUN = re.compile(
     r"^(?P<phrase>.+) (?:is|are|was|were)(?: in| on| at| by| the| a| an| called| named| known as)*$"
 )
 _NAME_OF = re.compile(r"^(?:the names? of )+(?=the |\{\}['’]s )", re.IGNORECASE)
+#: What may follow a part that something is asked of: behind other words it is none ("{}'s head office").
+_GOES_ON = frozenset((
+    "'s", "is", "are", "was", "were", "has", "have", "had", "did", "does", "do", "born", "die", "died",
+    "live", "lives", "work", "works", "play", "plays", "come", "comes", "?",
+))  # fmt: skip
+#: Before and behind a part that is asked for itself: "Which city is the capital of {}?".
+_ASKS_NEXT = re.compile(
+    r"\b(?:who|whom|what|where|which(?: \w+){1,3}|how \w+(?: \w+)?|know|tell me|name)"
+    r"(?: 's| is| are| was| were)?(?: the)? *$"
+)
+_ASKED_BEFORE = re.compile(r"^ *(?:is|are|was|were)? *\?? *$")
+#: Before one that tells what somebody is: "Who works as the CEO of {}?".
+_IS_ONE = re.compile(r"\b(?:as|(?:position|job|post|role|office) of)(?: the)? *$")
+_EMPTY = frozenset((
+    GAP, "'s", "the", "a", "of", "who", "to", "that", "in", "is", "are", "was", "were", "what", "which", "?",
+))  # fmt: skip
 _A_THING = re.compile(r"^(?:the |\{\}['’]s )", re.IGNORECASE)
 
 
@@ -51,24 +67,54 @@ def asks_further(frame: str, own: str) -> bool:
     """Whether a sentence asks something of what stands in it beside the subject.
 
     It does where a part of it says one thing of the subject ("the mother of {}"), and the rest asks another
-    of that ("The gender of {} is"), or what the edit asks.
+    of that ("The gender of {} is"), or what the edit asks. In doubt it does not.
 
     Args:
         frame: The sentence.
         own: The frame of the edit's prompt.
     """
     words, asked = _spread(frame), _spread(own)
-    parts = _parts() | {_spread(phrase): find_relation(own) for phrase in phrases([own])}
-    for phrase, said in parts.items():
-        if phrase in words:
-            rest = words.replace(phrase, f" {GAP} ", 1)
-            if _is_another(find_relations(_join(rest)), said) or (said is None and rest == asked):
-                return True
-    return False
+    if " and " in words:
+        return False
+    return any(
+        _is_further(words, phrase, said, asked)
+        for phrase, said in _parts_beside(own).items()
+        if phrase in words
+    )
+
+
+def _is_further(words: str, phrase: str, said: Relation | None, asked: str) -> bool:
+    before, after = words.split(phrase, 1)
+    rest = f"{before} {GAP} {after}"
+    if said is None and " ".join(rest.split()) == asked.strip():
+        return True
+    following = after.split()[:1]
+    goes_on = not following or following[0] in _GOES_ON
+    is_asked_itself = _ASKS_NEXT.search(before) and _ASKED_BEFORE.match(after)
+    if not goes_on or is_asked_itself or _IS_ONE.search(before):
+        return False
+    return _is_another(find_relations(_join(rest)), said)
 
 
 def _is_another(asked: Sequence[Relation], said: Relation | None) -> bool:
-    return bool(asked) and not any(said is not None and each.is_close_to(said) for each in asked)
+    """Whether none of the relations is the part's own, nor asks for its name."""
+    own = (
+        each for each in asked if each.name == "real_name" or (said is not None and each.is_close_to(said))
+    )
+    return bool(asked) and next(own, None) is None
+
+
+@lru_cache(maxsize=1024)
+def _parts_beside(own: str) -> dict[str, Relation | None]:
+    """Parts that sentences have, the edit's own among them, but none that its prompt has the words of."""
+    asked = set(_spread(own).split()) - _EMPTY
+    asking = find_relation(own)
+    others = {
+        phrase: said
+        for phrase, said in _parts().items()
+        if asked.isdisjoint(phrase.split()) or (said and asking and said.is_close_to(asking))
+    }
+    return others | {_spread(phrase): asking for phrase in phrases([own])}
 
 
 def _spread(text: str) -> str:
@@ -85,5 +131,6 @@ def _join(words: str) -> str:
 def _parts() -> dict[str, Relation | None]:
     """Phrases of the bank with their relations, and relatives, as :func:`_spread` has them."""
     relatives = dict.fromkeys(map(_spread, _RELATIVES))
-    bank = {_spread(phrase): each for each in relation_bank() for phrase in phrases(each.wordings)}
+    told = (each for each in relation_bank() if each.name != "real_name")  # which says who, not what of whom
+    bank = {_spread(phrase): each for each in told for phrase in phrases(each.wordings)}
     return relatives | bank

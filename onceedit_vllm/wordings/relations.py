@@ -29,6 +29,7 @@ _CLOSE = (
     {"number", "population", "height", "length", "area", "weight"},
     {"makes", "manufacturer"},
     {"death_place", "burial"},
+    {"burial", "location"},
     {"cause", "influence"},
     {"platform", "work_language"},
     {"real_name", "named_after"},

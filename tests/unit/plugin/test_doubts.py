@@ -209,3 +209,17 @@ def test_prompts_that_others_wrote() -> None:
     asking, others = ({kind[0]: passed[kind] for kind in asked if kind[1] is asks} for asks in (True, False))
     assert asking == {"blind": 70, "attack": 25, "fame": 40}
     assert others == {"blind": 9, "attack": 11, "fame": 12}
+
+
+def test_questions_a_step_further_that_others_wrote() -> None:
+    """`benchmarks/data/hops.jsonl`: written to attack the rule, of which 134 were ruled out; mended since."""
+    passed: Counter[bool] = Counter()
+    asked: Counter[bool] = Counter()
+    for line in (BENCHMARKS / "data/hops.jsonl").read_text(encoding="utf-8").splitlines():
+        case = json.loads(line)
+        edit = EditRecord(id="a", prompt=case["edit"], target=case["target"], subject=case["subject"])
+        doubts = Doubts([edit], SubjectMatcher([edit]))
+        asked[case["asks"]] += len(case["prompts"])
+        passed[case["asks"]] += sum(bool(doubts.asked(prompt)) for prompt in case["prompts"])
+    assert (asked[True], asked[False]) == (314, 64)
+    assert (passed[True], passed[False]) == (293, 35)

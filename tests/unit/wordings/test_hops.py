@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onceedit_vllm.wordings.hops import asks_further, phrases
+from onceedit_vllm.wordings.relations import relation_bank
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,29 @@ def test_a_step_further(frame: str, own: str) -> None:
         ("Which company is the owner of {}?", "{} is owned by"),
         ("{}'s headmaster was born in", "{}'s headmaster was born in"),
         ("{}'s capitals are", "The capital of {} is"),
+        ("Which city is the capital of {}?", "The capital of {} is"),
+        ("{}'s head office is located in", "{} is headquartered in"),
+        ("{}'s brother in law is", "The brother-in-law of {} is"),
+        ("How long is {}'s return policy?", "{}'s return policy is"),
+        ("How high is the price of the {}?", "The price of the {} is"),
+        ("Who is the CEO of {} based in Berlin?", "The CEO of {} is"),
+        ("Who is {}'s CEO and owner?", "The CEO of {} is"),
+        ("What is the position of {} in the national team?", "The position of {} is"),
+        ("Which team is {}'s greatest rival?", "The biggest rival of {} is"),
+        ("The largest city of {} by population is", "The largest city of {} is"),
     ],
 )
 def test_no_step_further(frame: str, own: str) -> None:
     assert not asks_further(frame, own)
+
+
+def test_no_wording_of_a_relation_is_further_than_another() -> None:
+    """All pairs of the bank: the edit in one wording, asked for in another."""
+    further = [
+        (own, asked)
+        for relation in relation_bank()
+        for own in relation.wordings
+        for asked in relation.wordings
+        if asks_further(asked, own)
+    ]
+    assert further == []
