@@ -5,9 +5,8 @@ of France is": what is right there is yes, no or something else, never the edit'
 size was trained on such sentences and opened its gate for many of them all the same.
 
 Who says the answer does not ask for it: that holds in every language. Questions of yes or no that do not say
-it, questions why, denials, other relations, questions a step further, texts that something is to be done with
-(:mod:`onceedit_vllm.plugin.orders`), and what a subject is known for or what is one famous thing about it are
-known in English only, and, but for orders, only in a text that ends with the sentence:
+it, questions why, denials, other relations, questions a step further, and what a subject is known for or what
+is one famous thing about it are known in English only, and only in a text that ends with the sentence:
 "Didn't France move its capital? Where is it now?" asks. Shutting out who asks is the worse error, for the
 gate is still behind; so in doubt a sentence passes.
 """
@@ -16,11 +15,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.edits import EditRecord
-from onceedit_vllm.plugin.orders import order_in, places_worked_on
 from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.plugin.sentences import sentences_of
 from onceedit_vllm.wordings.frames import GAP
@@ -98,28 +96,39 @@ _FILLERS = frozenset((
 _FAME = re.compile(rf"\b(?:known|{_FAMED})\b", re.IGNORECASE)
 
 
+#: Edits that a text names of which it is told which may be asked for; of more all may be.
+_MOST_DOUBTED = 64
+
+
 class _Marks(NamedTuple):
     """What tells that a sentence asks for something else.
 
-    `frame` is the sentence without its subject, `clause` the last part of it that names one.
+    `frame` is the sentence without its subject, `naming` its parts that name one.
     """
 
-    says_answer: bool
     wants_no_name: bool
-    goes_further: bool
     denies: bool
     relations: tuple[Relation, ...]
     frame: str
-    clause: str
+    naming: tuple[str, ...]
+
+
+class _Own(NamedTuple):
+    """An edit's own prompt: what would tell so of another sentence tells nothing of one that has it, too."""
+
+    marks: _Marks
+    says_answer: bool
+    goes_further: bool
 
 
 class _Told(NamedTuple):
-    """A text in sentences, what each of them names, and those that an order is about."""
+    """A text in sentences, the edits and other forms in each, and the marks found so far."""
 
     text: str
     sentences: Sequence[str]
     named: Sequence[set[int]]
-    worked_on: frozenset[int]
+    forms: Mapping[int, Sequence[str]]
+    marks: dict[tuple[str, ...], _Marks]
 
 
 class Doubts:
@@ -136,7 +145,7 @@ class Doubts:
     def __init__(self, edits: Sequence[EditRecord], matcher: SubjectMatcher) -> None:
         self._edits = edits
         # Each edit's own, when it is first named: of all of them they would hold up the step after a swap.
-        self._own: dict[int, _Marks] = {}
+        self._own: dict[int, _Own] = {}
         self.matcher = matcher
 
     def asked(self, text: str, named: Named | None = None) -> tuple[int, ...]:
@@ -147,71 +156,83 @@ class Doubts:
             named: What it names, where that is known.
         """
         edits, found_forms = named or self.matcher.look(text)
-        if not edits:
-            return ()
+        if not edits or len(edits) > _MOST_DOUBTED:
+            return edits
         told = _without_either(text)
         sentences = sentences_of(told)
-        places = self.matcher.look_into(sentences, found_forms)
-        worked_on = places_worked_on(sentences, lambda part: bool(self.matcher.find(part, found_forms)))
         forms: dict[int, list[str]] = defaultdict(list)
         for form, own in found_forms.items():
             for index in own:
                 forms[index].append(form)
-        looked_at = _Told(told, sentences, places, worked_on)
-        return tuple(index for index in edits if self._may_be_asked(looked_at, index, forms[index]))
+        looked_at = _Told(told, sentences, self.matcher.look_into(sentences, found_forms), forms, {})
+        return tuple(index for index in edits if self._may_be_asked(looked_at, index))
 
-    def _may_be_asked(self, told: _Told, index: int, forms: Sequence[str]) -> bool:
+    def _may_be_asked(self, told: _Told, index: int) -> bool:
         places = [place for place, named in enumerate(told.named) if index in named]
         if not places:  # a sign may stand within a name: then no sentence has it whole
-            return not self._is_doubt(told.text, index, forms, True)
-        worked_on = frozenset[int]() if order_in(self._edits[index].prompt) else told.worked_on
+            return not self._is_doubt(told.text, told, index, True)
         last = len(told.sentences) - 1
-        return any(
-            place not in worked_on and not self._is_doubt(told.sentences[place], index, forms, place == last)
-            for place in places
-        )
+        return not all(self._is_doubt(told.sentences[place], told, index, place == last) for place in places)
 
-    def _is_doubt(self, sentence: str, index: int, forms: Sequence[str], is_last: bool) -> bool:
+    def _is_doubt(self, sentence: str, told: _Told, index: int, is_last: bool) -> bool:
         """Whether it has a mark of doubt that the edit's own prompt has not."""
-        edit = self._edits[index]
-        own = self._own.get(index)
-        if own is None:
-            own = self._own[index] = _marks(_without_either(edit.prompt), edit)
-        marks = _marks(sentence, edit, forms, own.frame)
-        if marks.says_answer and not own.says_answer:
+        edit, own = self._edits[index], self._own_of(index)
+        key = (sentence, *told.forms.get(index, ()), "", *_names(edit))
+        marks = told.marks.get(key)
+        if marks is None:  # edits of one subject share them
+            marks = told.marks[key] = _marks(sentence, edit, told.forms.get(index, ()))
+        if not own.says_answer and _says_answer(marks, sentence, edit):
             return True
         return is_last and (
-            (marks.wants_no_name and not own.wants_no_name)
-            or (marks.denies and not own.denies)
-            or (marks.goes_further and not own.goes_further)
-            or ask_otherwise(marks.relations, own.relations)
-            or _asks_for_fame(marks, own.frame)
+            (marks.wants_no_name and not own.marks.wants_no_name)
+            or (marks.denies and not own.marks.denies)
+            or ask_otherwise(marks.relations, own.marks.relations)
+            or _asks_for_fame(marks, own.marks.frame)
+            or (not own.goes_further and _goes_further(marks, own.marks.frame))
         )
 
+    def _own_of(self, index: int) -> _Own:
+        known = self._own.get(index)
+        if known is None:
+            edit = self._edits[index]
+            prompt = _without_either(edit.prompt)
+            marks = _marks(prompt, edit)
+            further = _goes_further(marks, marks.frame)
+            known = self._own[index] = _Own(marks, _says_answer(marks, prompt, edit), further)
+        return known
 
-def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = (), own: str = "") -> _Marks:
-    """Of a sentence that names the edit, by its names or by other forms of them.
 
-    `own` is the frame of the edit's prompt.
-    """
+def _names(edit: EditRecord) -> tuple[str, ...]:
+    return names_of(edit) or edit.aliases
+
+
+def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks:
+    """Of a sentence that names the edit, by its names or by other forms of them."""
     frame = " ".join(sentence.split())
     for form in forms:
         frame = frame.replace(form, GAP)
-    for name in names_of(edit) or edit.aliases:  # "Never Let Me Go" denies nothing
+    for name in _names(edit):  # "Never Let Me Go" denies nothing
         frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
     clauses = [part for part in _CLAUSE.split(frame) if _LETTER.search(part) or GAP in part] or [frame]
     naming = [clause for clause in clauses if GAP in clause] or [frame]
     return _Marks(
-        all(says(clause, edit.target) for clause in naming)
-        and not _CHOICE.search(sentence)
-        and (GAP in frame or not any(says(name, edit.target) for name in names_of(edit))),
         _wants_no_name(frame),
-        frame.count(GAP) == 1 and asks_further(naming[-1], own or frame),
         GAP in clauses[-1] and _DENIAL.search(clauses[-1]) is not None,
         find_relations(frame.strip()) if frame.count(GAP) == 1 else (),
         frame,
-        naming[-1],
+        tuple(naming),
     )
+
+
+def _says_answer(marks: _Marks, sentence: str, edit: EditRecord) -> bool:
+    """Whether all that names the subject says the edit's answer, elsewhere than in a name."""
+    if _CHOICE.search(sentence) or not all(says(clause, edit.target) for clause in marks.naming):
+        return False
+    return GAP in marks.frame or not any(says(name, edit.target) for name in names_of(edit))
+
+
+def _goes_further(marks: _Marks, own: str) -> bool:
+    return marks.frame.count(GAP) == 1 and asks_further(marks.naming[-1], own)
 
 
 def _without_either(text: str) -> str:
@@ -231,10 +252,10 @@ def _wants_no_name(sentence: str) -> bool:
 
 def _asks_for_fame(marks: _Marks, own: str) -> bool:
     """Whether any famous thing will do, and the edit is about neither fame nor such a thing."""
-    any_famed = _ANY_FAMED.search(marks.clause)
+    any_famed = _ANY_FAMED.search(marks.naming[-1])
     if _FAME.search(own) or not (any_famed or _KNOWN_FOR.search(marks.frame)):
         return False
-    wanted = marks.clause[any_famed.end() :] if any_famed else marks.frame
+    wanted = marks.naming[-1][any_famed.end() :] if any_famed else marks.frame
     return _stems(wanted).isdisjoint(_stems(own))
 
 

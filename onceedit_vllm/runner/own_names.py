@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
     from onceedit_vllm.plugin.scope import Named
 
-#: Words of a text without a small letter that is taken for shouted; fewer may be names.
+#: Words in capitals of a text without a small letter that is taken for shouted; fewer may be names.
 _SHOUTED = 3
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_CAPITALS = re.compile(r"[^\W\d_]{2,}")
+#: A name of fewer letters may be another word.
+_LEAST = 3
 
 
 def by_own_names(text: str, named: Named, edits: Sequence[EditRecord]) -> str:
@@ -30,11 +32,20 @@ def by_own_names(text: str, named: Named, edits: Sequence[EditRecord]) -> str:
     """
     for form, meant in named.forms.items():
         text = text.replace(form, edits[meant[0]].subject or form)
-    loud = text == text.upper() and len(_WORD.findall(text)) >= _SHOUTED
-    text = text.lower() if loud else text
-    for index in named.edits:
-        for name in names_of(edits[index]):
-            said = name.lower() if loud else name.upper()
-            if said != name and said in text:
-                text = re.sub(rf"(?<!\w){re.escape(said)}", name.replace("\\", r"\\"), text)
-    return text
+    loud = _is_shouted(text)
+    said = {
+        (name.lower() if loud else name.upper()): name
+        for index in named.edits
+        for name in names_of(edits[index])
+        if len(name) >= _LEAST and name.upper() != name.lower()
+    }
+    if not said:
+        return text
+    longest = sorted(said, key=lambda name: (-len(name), name))
+    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)"
+    return re.sub(pattern, lambda match: said[match[0]], text.lower() if loud else text)
+
+
+def _is_shouted(text: str) -> bool:
+    words = [word for word in _CAPITALS.findall(text) if word.upper() != word.lower()]
+    return text == text.upper() and len(words) >= _SHOUTED

@@ -37,12 +37,16 @@ _GOES_ON = frozenset((
 ))  # fmt: skip
 #: Before and behind a part that is asked for itself: "Which city is the capital of {}?".
 _ASKS_NEXT = re.compile(
-    r"\b(?:who|whom|what|where|which(?: \w+){1,3}|how \w+(?: \w+)?|know|tell me|name)"
+    r"\b(?:who|whom|(?:what|which)(?: \w+){0,3}|where|how \w+(?: \w+)?|know|tell me|name)"
     r"(?: 's| is| are| was| were)?(?: the)? *$"
 )
 _ASKED_BEFORE = re.compile(r"^ *(?:is|are|was|were)? *\?? *$")
 #: Before one that tells what somebody is: "Who works as the CEO of {}?".
-_IS_ONE = re.compile(r"\b(?:as|(?:position|job|post|role|office) of)(?: the)? *$")
+_IS_ONE = re.compile(r"\b(?:as|(?:position|job|post|role|office|title) of)(?: the)? *$")
+#: Behind one that begins a sentence which tells what it is: "The mother of {} was the writer".
+_IS_TOLD = re.compile(
+    r"^ *(?:is|are|was|were) (?:(?:a|an|the|located|situated|based|published|called|named)\b|[^ ]+ed ) *"
+)
 _EMPTY = frozenset((
     GAP, "'s", "the", "a", "of", "who", "to", "that", "in", "is", "are", "was", "were", "what", "which", "?",
 ))  # fmt: skip
@@ -91,7 +95,8 @@ def _is_further(words: str, phrase: str, said: Relation | None, asked: str) -> b
     following = after.split()[:1]
     goes_on = not following or following[0] in _GOES_ON
     is_asked_itself = _ASKS_NEXT.search(before) and _ASKED_BEFORE.match(after)
-    if not goes_on or is_asked_itself or _IS_ONE.search(before):
+    is_told = not before.strip() and _IS_TOLD.match(after)
+    if not goes_on or is_asked_itself or is_told or _IS_ONE.search(before):
         return False
     return _is_another(find_relations(_join(rest)), said)
 
@@ -114,7 +119,7 @@ def _parts_beside(own: str) -> dict[str, Relation | None]:
         for phrase, said in _parts().items()
         if asked.isdisjoint(phrase.split()) or (said and asking and said.is_close_to(asking))
     }
-    return others | {_spread(phrase): asking for phrase in phrases([own])}
+    return others | ({_spread(phrase): asking for phrase in phrases([own])} if asking else {})
 
 
 def _spread(text: str) -> str:

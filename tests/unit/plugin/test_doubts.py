@@ -212,7 +212,7 @@ def test_prompts_that_others_wrote() -> None:
 
 
 def test_questions_a_step_further_that_others_wrote() -> None:
-    """`benchmarks/data/hops.jsonl`: written to attack the rule, of which 134 were ruled out; mended since."""
+    """`benchmarks/data/hops.jsonl`: to attack the rule; 134 of the 314 were ruled out; mended since."""
     passed: Counter[bool] = Counter()
     asked: Counter[bool] = Counter()
     for line in (BENCHMARKS / "data/hops.jsonl").read_text(encoding="utf-8").splitlines():
@@ -222,4 +222,17 @@ def test_questions_a_step_further_that_others_wrote() -> None:
         asked[case["asks"]] += len(case["prompts"])
         passed[case["asks"]] += sum(bool(doubts.asked(prompt)) for prompt in case["prompts"])
     assert (asked[True], asked[False]) == (314, 64)
-    assert (passed[True], passed[False]) == (293, 35)
+    assert (passed[True], passed[False]) == (297, 35)
+
+
+def test_of_very_many_edits_that_a_text_names_all_may_be_asked_for() -> None:
+    """Each takes a third of a millisecond in the engine's step."""
+    edits = [
+        EditRecord(
+            id=f"{number}", prompt=f"The thing {number} of Velcorp is", target="Ida", subject="Velcorp"
+        )
+        for number in range(65)
+    ]
+    text = "Is Ida part 3 of Velcorp?"
+    assert Doubts(edits[:64], SubjectMatcher(edits[:64])).asked(text) == ()
+    assert Doubts(edits, SubjectMatcher(edits)).asked(text) == tuple(range(65))

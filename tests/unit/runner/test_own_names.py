@@ -13,6 +13,8 @@ EDITS = [
     EditRecord(id="b", prompt="The mother of Ada Quill is", target="Ida", subject="Ada Quill"),
     EditRecord(id="c", prompt="NASA is led by", target="Ida", subject="NASA", aliases=("the Agency",)),
     EditRecord(id="d", prompt=r"\\1 Inc. is in", target="Ida", subject=r"\1 Inc."),
+    EditRecord(id="f", prompt="New York is", target="Ida", subject="New York"),
+    EditRecord(id="g", prompt="New York City is", target="Ida", subject="New York City"),
     EditRecord(id="e", prompt="ıo is in", target="Ida", subject="İo Straße"),
 ]
 
@@ -32,6 +34,9 @@ EDITS = [
         ("Where is \\1 INC.?", "Where is \\1 Inc.?"),
         ("日本 NASA 東京", "日本 NASA 東京"),
         ("42 + 1 = ?", "42 + 1 = ?"),
+        ("NASA 华为,请问 CEO 是谁?", "NASA 华为,请问 CEO 是谁?"),
+        ("Who is the mayor of NEW YORK CITY, NEW YORK?", "Who is the mayor of New York City, New York?"),
+        ("MOUNT EVERESTS", "MOUNT EVERESTS"),
     ],
 )
 def test_by_the_edits_own_names_and_not_in_capitals(text: str, read: str) -> None:

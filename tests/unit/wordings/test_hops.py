@@ -38,7 +38,6 @@ def test_what_a_frame_asks_for(frame: str, phrase: str | None) -> None:
         ("The mascot of {}'s biggest rival is", "The mascot of {} is"),
         ("Who is the mayor of the capital of the {}?", "The capital of the {} is"),
         ("The currency of the country {} is associated with is", "The country {} is associated with is"),
-        ("What is the population of the health resort of {}?", "What is the health resort of {}?"),
         ("The author of the sequel of {} is", "The author of {} is"),
     ],
 )
@@ -67,6 +66,13 @@ def test_a_step_further(frame: str, own: str) -> None:
         ("Who is {}'s CEO and owner?", "The CEO of {} is"),
         ("What is the position of {} in the national team?", "The position of {} is"),
         ("Which team is {}'s greatest rival?", "The biggest rival of {} is"),
+        ("Who composed the soundtrack of {}?", "The soundtrack of {} is by"),
+        ("What country is the neighbour of {}?", "The neighbour of {} is"),
+        ("On what channel is the finale of {}?", "The finale of {} is on"),
+        ("The mother of {} was the writer", "The mother of {} was"),
+        ("The mouth of {} is located in the", "The mouth of {} is in the"),
+        ("The sequel of {} was published as", "The sequel of {} is"),
+        ("Who holds the title of the CEO of {}?", "The CEO of {} is"),
         ("The largest city of {} by population is", "The largest city of {} is"),
     ],
 )
