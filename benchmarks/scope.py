@@ -85,7 +85,7 @@ def load() -> tuple[Any, str]:
 
 
 def make_subjects(number: int) -> list[str]:
-    """Different invented people, companies, places and works, one in eight with an accent."""
+    """Different invented people, companies, places and reports, one in eight with an accent."""
     names = json.loads((SHIPPED / "wordings/names.json").read_text(encoding="utf-8"))
     rng, made = random.Random(0), dict[str, None]()
     letters = "ABCDEFGHIJKLMNOPRSTVW"
@@ -96,6 +96,7 @@ def make_subjects(number: int) -> list[str]:
         lambda first, other, last: f"{last} & {rng.choice(names['last'])} {rng.choice(names['thing'])}",
         lambda first, other, last: f"the {last} {rng.choice(names['building'])}",
         lambda first, other, last: f"{other} {rng.choice(names['city'])}",
+        lambda first, other, last: f"{rng.randrange(1900, 2030)} {last} {rng.choice(names['thing'])} report",
     ]
     while len(made) < number:
         first, other, last = (rng.choice(names[kind]) for kind in ("first", "first", "last"))

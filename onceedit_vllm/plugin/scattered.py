@@ -8,7 +8,7 @@ words, four of a proper name, near one another in one sentence, and no figure th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from onceedit_vllm.plugin.folding import words_of
@@ -32,16 +32,19 @@ _EMPTY = frozenset(
 
 
 class _Name(NamedTuple):
-    """The telling words of a name, figures that stand together as one; how many words they may stand in."""
+    """A name by its telling words.
+
+    Attributes:
+        bag: The words, figures that stand together as one.
+        words: One by one.
+        span: Words of a text that they may stand in.
+        edits: Whose it is.
+    """
 
     bag: frozenset[bytes]
+    words: frozenset[bytes]
     span: int
     edits: tuple[int, ...]
-
-    @property
-    def words(self) -> Iterator[bytes]:
-        """The bag's words one by one."""
-        return (word for each in self.bag for word in each.split())
 
 
 class ScatteredNames:
@@ -59,7 +62,10 @@ class ScatteredNames:
                 least, between = _least_and_between(name)
                 if len(bag) >= least and not any(map(_is_sign, bag)):
                     known[bag, len(bag) + between].add(index)
-        names = [_Name(bag, span, tuple(sorted(indices))) for (bag, span), indices in known.items()]
+        names = [
+            _Name(bag, frozenset(b" ".join(bag).split()), span, tuple(sorted(indices)))
+            for (bag, span), indices in known.items()
+        ]
         often = Counter(word for told in names for word in told.words)
         # Each is looked for by the word of it that the fewest others have.
         self._by_word: dict[bytes, list[_Name]] = defaultdict(list)
@@ -84,7 +90,7 @@ class ScatteredNames:
         said = set(words)
         near = [name for word in self._words & said for name in self._by_word[word]]
         # Names that share all their words with many others tell nothing, and take long to look at.
-        if len(near) > _MOST_LOOKED_AT or not any(said.issuperset(name.words) for name in near):
+        if len(near) > _MOST_LOOKED_AT or not any(name.words <= said for name in near):
             return set()
         told = [name for sentence in sentences_of(text) for name in _told(words_of(sentence), near, whole)]
         return {index for name in told for index in name.edits} if len(told) <= _MOST_NAMES else set()
