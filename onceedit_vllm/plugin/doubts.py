@@ -34,7 +34,7 @@ _EITHER = re.compile(
     r"\b(?:yes ?(?:or|/) ?no|no or yes|true or false|right or wrong|correct or (?:not|wrong)|or not)\b",
     re.IGNORECASE,
 )
-_EITHER_WORDS = ("yes", "no or yes", "true or", "right or", "correct or", "or not")
+_EITHER_WORDS = ("yes", "true or", "right or", "correct or", "or not")
 #: Of several answers one is asked for, and the edit's may be among them.
 _CHOICE = re.compile(
     r"\b(?:or|pick|choose|select|options?|which (?:one|of)|who(?:['’]s| is) right)\b|\w ?/ ?\w", re.IGNORECASE

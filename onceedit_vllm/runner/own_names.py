@@ -33,17 +33,15 @@ def by_own_names(text: str, named: Named, edits: Sequence[EditRecord]) -> str:
     for form, meant in named.forms.items():
         text = text.replace(form, edits[meant[0]].subject or form)
     loud = _is_shouted(text)
-    said = {
-        (name.lower() if loud else name.upper()): name
-        for index in named.edits
-        for name in names_of(edits[index])
-        if len(name) >= _LEAST and name.upper() != name.lower()
-    }
+    text = text.lower() if loud else text
+    names = (name for index in named.edits for name in names_of(edits[index]) if len(name) >= _LEAST)
+    written = (((name.lower() if loud else name.upper()), name) for name in names)
+    said = {form: name for form, name in written if form != name and form in text}
     if not said:
         return text
     longest = sorted(said, key=lambda name: (-len(name), name))
     pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)"
-    return re.sub(pattern, lambda match: said[match[0]], text.lower() if loud else text)
+    return re.sub(pattern, lambda match: said[match[0]], text)
 
 
 def _is_shouted(text: str) -> bool:

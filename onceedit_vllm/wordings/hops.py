@@ -1,4 +1,4 @@
-"""Questions a step further than an edit: asked of a relative of its subject, or of its answer.
+"""Questions a step (a hop) further than an edit: asked of a relative of its subject, or of its answer.
 
 "The mother of Jane Austen was born in", "The mayor of the place where Jane Austen was born is". They name the
 subject and say nearly what the edit says, and its answer is wrong all the same. English only.
@@ -40,7 +40,7 @@ _ASKS_NEXT = re.compile(
     r"\b(?:who|whom|(?:what|which)(?: \w+){0,3}|where|how \w+(?: \w+)?|know|tell me|name)"
     r"(?: 's| is| are| was| were)?(?: the)? *$"
 )
-_ASKED_BEFORE = re.compile(r"^ *(?:is|are|was|were)? *\?? *$")
+_ENDS_THERE = re.compile(r"^ *(?:is|are|was|were)? *\?? *$")
 #: Before one that tells what somebody is: "Who works as the CEO of {}?".
 _IS_ONE = re.compile(r"\b(?:as|(?:position|job|post|role|office|title) of)(?: the)? *$")
 #: Behind one that begins a sentence which tells what it is: "The mother of {} was the writer".
@@ -94,7 +94,7 @@ def _is_further(words: str, phrase: str, said: Relation | None, asked: str) -> b
         return True
     following = after.split()[:1]
     goes_on = not following or following[0] in _GOES_ON
-    is_asked_itself = _ASKS_NEXT.search(before) and _ASKED_BEFORE.match(after)
+    is_asked_itself = _ASKS_NEXT.search(before) and _ENDS_THERE.match(after)
     is_told = not before.strip() and _IS_TOLD.match(after)
     if not goes_on or is_asked_itself or is_told or _IS_ONE.search(before):
         return False
@@ -103,10 +103,8 @@ def _is_further(words: str, phrase: str, said: Relation | None, asked: str) -> b
 
 def _is_another(asked: Sequence[Relation], said: Relation | None) -> bool:
     """Whether none of the relations is the part's own, nor asks for its name."""
-    own = (
-        each for each in asked if each.name == "real_name" or (said is not None and each.is_close_to(said))
-    )
-    return bool(asked) and next(own, None) is None
+    known = (each.name == "real_name" or (said is not None and each.is_close_to(said)) for each in asked)
+    return bool(asked) and not any(known)
 
 
 @lru_cache(maxsize=1024)

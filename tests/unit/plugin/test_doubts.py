@@ -212,7 +212,7 @@ def test_prompts_that_others_wrote() -> None:
 
 
 def test_questions_a_step_further_that_others_wrote() -> None:
-    """`benchmarks/data/hops.jsonl`: to attack the rule; 134 of the 314 were ruled out; mended since."""
+    """`benchmarks/data/hops.jsonl`: to attack the rule, which was mended since."""
     passed: Counter[bool] = Counter()
     asked: Counter[bool] = Counter()
     for line in (BENCHMARKS / "data/hops.jsonl").read_text(encoding="utf-8").splitlines():
