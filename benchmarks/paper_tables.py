@@ -1,31 +1,40 @@
 """The paper's tables, by packs of public data sets behind real LLMs, with the paper's numbers beside.
 
     python benchmarks/paper_tables.py measure --data FOLDER --work FOLDER   # hours; goes on where it stood
+    python benchmarks/paper_tables.py attach --pack PACK                    # what relative maps cost
     python benchmarks/paper_tables.py tables                                # Markdown, of committed results
 
 `measure` trains a pack of the first records of each set, once, and asks every LLM. What it keeps of a run are
-figures, not the set's texts. `tables` makes Tables 1 and 7 (what is right) and 4 (the time) of what is there.
-Questions that training or calibration can generate are in none of the figures.
+figures, not the set's texts. Questions that training or calibration can generate are in none of the figures.
+`attach` builds the relative maps of a pack's plug-in and each LLM, of every kind, from an empty cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 from outcome import save
+from paper_markdown import ATTACHMENTS, RESULTS, read_results, tables
 from provenance import provenance
 
-from onceedit_vllm.config import Dataset, EditingConfig, EvaluationConfig, Protocol
+from onceedit_vllm.config import (
+    AlignmentConfig,
+    Baseline,
+    Dataset,
+    EditingConfig,
+    EvaluationConfig,
+    MapKind,
+    Protocol,
+    ScopeKind,
+)
 from onceedit_vllm.pack import EditPack
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "paper"
-PAPER = HERE / "data" / "paper_tables.json"
 FILES: dict[Dataset, str] = {
     "zsre": "zsre_700.json",
     "counterfact": "counterfact_edit_1000.json",
@@ -33,146 +42,125 @@ FILES: dict[Dataset, str] = {
     "qaedit": "qaedit_500.json",
     "halluedit": "hallueditbench_dev.json",
 }
-BASELINES = ("llm", "plugin", "lookup", "context", "finetuned")
-METRICS = ("reliability", "generality", "locality")
-#: Shown where a set asks for them; the paper does not.
-MORE_METRICS = ("aliases", "same_subject_locality")
+PLUGIN = "smollm2-135m"
+#: The paper's own way, of which every prompt is fused, takes hours; it is asked for by its name.
+BASELINES: tuple[Baseline, ...] = ("llm", "plugin", "lookup", "context", "finetuned")
 #: What a result keeps of a report: everything but the questions and answers.
 KEPT = ("summary", "strata", "baselines", "finetuning", "contaminated", "left_out", "pack", "settings")
+
+
+class Run(NamedTuple):
+    """One LLM with one pack under one protocol; `ask` records of the pack's, from the first."""
+
+    dataset: Dataset
+    edits: int
+    plugin: str
+    llm: str
+    protocol: Protocol
+    scope: ScopeKind
+    ask: int
+
+    @property
+    def pack_name(self) -> str:
+        """Of the pack's folder."""
+        return f"{self.dataset}-{self.edits}" + ("" if self.plugin == PLUGIN else f"-by-{self.plugin}")
+
+    @property
+    def name(self) -> str:
+        """Of its files: what differs from the usual is said."""
+        name = f"{self.pack_name}-{self.llm}-{self.protocol}"
+        name += "" if self.scope == EvaluationConfig.model_fields["scope"].default else f"-{self.scope}"
+        return name + ("" if self.ask == self.edits else f"-first-{self.ask}")
 
 
 def main() -> int:
     args = parse_arguments()
     if args.action == "tables":
         print("\n".join(tables(read_results(args.results))))
-        return 0
-    for dataset in args.dataset:
-        pack = make_pack(args, dataset)
-        for llm in args.llm:
-            for protocol in args.protocol:
-                result = measure(args, dataset, pack, llm, protocol)
-                save(result, args.results / f"{dataset}-{args.edits}-{llm}-{protocol}.json")
+    elif args.action == "attach":
+        save({**provenance(), "attachments": list(attach(args))}, args.attachments)
+    else:
+        for run in runs(args):
+            save(measure(args, run), args.results / f"{run.name}.json")
     return 0
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["measure", "tables"])
+    parser.add_argument("action", choices=["measure", "attach", "tables"])
     parser.add_argument("--data", type=Path, help="the folder of the data sets")
     parser.add_argument("--work", type=Path, help="packs and answers are kept here, to go on from")
+    parser.add_argument("--pack", type=Path, help="attach: whose plug-in is attached to each LLM")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
+    parser.add_argument(
+        "--attachments", type=Path, default=ATTACHMENTS, help="the result of attach (default: %(default)s)"
+    )
     parser.add_argument("--dataset", nargs="+", default=["zsre", "counterfact"], choices=list(FILES))
     parser.add_argument("--edits", type=int, default=100, help="records of each set, from the first")
-    parser.add_argument("--plugin", default="smollm2-135m")
+    parser.add_argument("--ask", type=int, help="ask the questions of so many records only, from the first")
+    parser.add_argument("--plugin", default=PLUGIN)
     parser.add_argument("--llm", nargs="+", default=["gemma-3-270m", "smollm2-135m"])
-    parser.add_argument("--protocol", nargs="+", default=["natural-stop", "teacher-forced"])
-    parser.add_argument("--baseline", nargs="*", default=list(BASELINES), choices=BASELINES)
+    parser.add_argument("--protocol", nargs="+", default=["natural-stop"], choices=get_args(Protocol))
+    parser.add_argument("--scope", nargs="+", default=["subject+weight"], choices=get_args(ScopeKind))
+    parser.add_argument("--baseline", nargs="*", default=list(BASELINES), choices=get_args(Baseline))
     args = parser.parse_args()
     if args.action == "measure" and (args.data is None or args.work is None):
         parser.error("measure: name the folder of the data sets (--data) and one to work in (--work)")
+    if args.action == "attach" and args.pack is None:
+        parser.error("attach: name a pack (--pack)")
     return args
 
 
-def make_pack(args: argparse.Namespace, dataset: Dataset) -> EditPack:
+def runs(args: argparse.Namespace) -> Iterator[Run]:
+    ask = min(args.ask or args.edits, args.edits)
+    for dataset, llm, protocol, scope in product(args.dataset, args.llm, args.protocol, args.scope):
+        yield Run(dataset, args.edits, args.plugin, llm, protocol, scope, ask)
+
+
+def make_pack(args: argparse.Namespace, run: Run) -> EditPack:
     """The pack of a set's first records; trained where it is not there yet."""
     from onceedit_vllm import edit
     from onceedit_vllm.evaluation.datasets import read_records
 
-    out = args.work / f"{dataset}-{args.edits}"
+    out = args.work / run.pack_name
     if out.exists():
         return EditPack.load(out)
     args.work.mkdir(parents=True, exist_ok=True)
-    edits = [record.as_edit() for record in read_records(args.data / FILES[dataset], dataset)[: args.edits]]
-    return edit(args.plugin, edits, out, config=EditingConfig(), resume=True)
+    records = read_records(args.data / FILES[run.dataset], run.dataset)[: run.edits]
+    edits = [record.as_edit() for record in records]
+    return edit(run.plugin, edits, out, config=EditingConfig(), resume=True)
 
 
-def measure(
-    args: argparse.Namespace, dataset: Dataset, pack: EditPack, llm: str, protocol: Protocol
-) -> dict[str, Any]:
+def measure(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """One LLM with the pack under one protocol."""
     from onceedit_vllm.evaluation.evaluate import evaluate
 
+    pack = make_pack(args, run)
     config = EvaluationConfig(
-        dataset=dataset, protocol=protocol, limit=args.edits, baselines=tuple(args.baseline)
+        dataset=run.dataset,
+        protocol=run.protocol,
+        scope=run.scope,
+        limit=run.ask,
+        baselines=tuple(args.baseline),
     )
-    out = args.work / f"{dataset}-{args.edits}-{llm}-{protocol}.json"
-    report = evaluate(llm, pack.root, args.data / FILES[dataset], out, config, progress=True)
+    out = args.work / f"{run.name}.json"
+    report = evaluate(run.llm, pack.root, args.data / FILES[run.dataset], out, config, progress=True)
     found = report.model_dump(mode="json", include=set(KEPT))
     training = pack.manifest.training
     editing = {key: training.get(key) for key in ("seconds", "rounds", "steps", "seed", "compute_dtype")}
-    asked = {"dataset": dataset, "protocol": protocol, "llm": llm, "edits": len(pack.edits)}
     learnt = {"learnt": pack.report.num_learnt}
-    return {**provenance(), **asked, "editing": editing | learnt, **found}
+    return {**provenance(), **run._asdict(), "editing": editing | learnt, **found}
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+def attach(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What each kind of relative maps costs, for the pack's plug-in and each LLM."""
+    from onceedit_vllm import align
 
-
-# --- tables ----------------------------------------------------------------------------------
-
-
-def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Markdown lines."""
-    paper = json.loads(PAPER.read_text(encoding="utf-8"))
-    named = {paper[name]["protocol"]: name for name in ("table 1", "table 7")}
-    for protocol in (*named, *sorted({result["protocol"] for result in results} - named.keys())):
-        for dataset in FILES:
-            own = [r for r in results if (r["dataset"], r["protocol"]) == (dataset, protocol)]
-            if own:
-                name = named.get(protocol, protocol)
-                yield from accuracy_table(name, dataset, own, paper.get(name, {}).get(dataset, {}))
-    yield from time_table(results, paper["table 4"])
-
-
-def accuracy_table(
-    name: str, dataset: str, own: Sequence[dict[str, Any]], theirs: dict[str, list[float]]
-) -> Iterator[str]:
-    more = [metric for metric in MORE_METRICS if any(is_asked(result, metric) for result in own)]
-    metrics = (*METRICS, *more)
-    yield f"\n### {name.capitalize()}: {dataset}, {own[0]['protocol']}\n"
-    yield row("", "edits", *(metric.replace("_", " ") for metric in metrics))
-    yield row(*["---"] * (len(metrics) + 2))
-    for result in own:
-        who = f"**{result['llm']} with the pack**"
-        yield row(who, result["edits"], *(shown(result["summary"][metric]) for metric in metrics))
-        for baseline, figures in result["baselines"].items():
-            values = (shown(figures[metric]) for metric in metrics)
-            yield row(f"{result['llm']}: {baseline}", result["edits"], *values)
-    for who, figures in theirs.items():
-        yield row(f"paper: {who}", "1000", *(f"{figure:.2f}" for figure in figures), *["-"] * len(more))
-
-
-def is_asked(result: dict[str, Any], metric: str) -> bool:
-    return bool(result["summary"].get(metric, {}).get("n"))
-
-
-def shown(figure: dict[str, Any]) -> str:
-    """A share, its 95 % interval, and of how many."""
-    if figure["value"] is None:
-        return "-"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] of {figure['n']}"
-
-
-def time_table(results: Sequence[dict[str, Any]], paper: dict[str, float]) -> Iterator[str]:
-    """Once for all LLMs, beside fine-tuning each of those that were measured."""
-    for dataset in sorted({result["dataset"] for result in results}):
-        own = {r["llm"]: r for r in results if r["dataset"] == dataset and r["finetuning"]}
-        if not own:
-            continue
-        once = next(iter(own.values()))["editing"]["seconds"]
-        each = {llm: result["finetuning"]["seconds"] for llm, result in own.items()}
-        yield f"\n### Table 4: {dataset}, seconds\n"
-        yield "| | total |\n|---|---|"
-        yield row("edited once, for all LLMs", f"{once:.0f}")
-        listed = ", ".join(f"{llm} {seconds:.0f}" for llm, seconds in each.items())
-        yield row(f"fine-tuned one by one ({listed})", f"{sum(each.values()):.0f}")
-    listed = ", ".join(f"{who} {share:g}" for who, share in paper.items())
-    yield f"\nThe paper's totals for three LLMs, in units of OnceEdit's: {listed}."
-
-
-def row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+    pack = EditPack.load(args.pack)
+    for llm, kind in product(args.llm, get_args(MapKind)):
+        with tempfile.TemporaryDirectory() as cache:
+            report = align(pack, llm, config=AlignmentConfig(kind=kind), cache=Path(cache)).report
+        yield {"plugin": pack.manifest.base_model, "llm": llm, **report.model_dump(mode="json")}
 
 
 if __name__ == "__main__":
