@@ -1,9 +1,10 @@
-"""Persons whom a text names otherwise than their edit: "Kamala Devi Harris", "Ulysses Grant".
+"""Persons whom a text names otherwise than their edit: "Kamala Devi Harris", "Ulysses Grant", "Jim Carter".
 
-First and last name must be the edit's, with nothing or capitalised words between them: middle names where
-the edit has none; none, or the names themselves, where it has initials. An initial that the edit does not
-have makes it somebody else (Michael B. Jordan). Of other subjects such a name is another's (Golden Gate
-Bridge, Golden Bridge), so the edit must ask what is asked of persons.
+First and last name must be the edit's, the first also as another form of the same (James, Jim), with nothing
+or capitalised words between them: middle names where the edit has none; none, or the names themselves, where
+it has initials. An initial that the edit does not have makes it somebody else (Michael B. Jordan). Of other
+subjects such a name is another's (Golden Gate Bridge, Golden Bridge), so the edit must ask what is asked of
+persons, or ask what is not known and name somebody by a well-known given name.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import regex
 
 from onceedit_vllm.plugin.folding import words_of
 from onceedit_vllm.wordings.frames import find_subject, to_frame
+from onceedit_vllm.wordings.given_names import is_given_name, other_given_names
 from onceedit_vllm.wordings.relations import find_relation, find_type
 
 if TYPE_CHECKING:
@@ -50,6 +52,13 @@ _NO_LAST = regex.compile(r"[ivx]+|jr|sr|..?")
 Between = tuple[str, ...]
 
 
+class _Own(NamedTuple):
+    """What an edit has between first and last name, and whether the first here is another form of its own."""
+
+    between: Between
+    otherwise: bool
+
+
 class _Word(NamedTuple):
     """A word of a text, folded, and where it stands; `follows` the one before it in one name."""
 
@@ -72,7 +81,7 @@ class PersonNames:
     def __init__(self, edits: Sequence[EditRecord]) -> None:
         self.firsts: set[bytes] = set()
         self._edits = edits
-        self._names: dict[str, dict[str, dict[Between, list[int]]]] = {}
+        self._names: dict[str, dict[str, dict[_Own, list[int]]]] = {}
         self._are_persons: dict[int, bool] = {}
         for index, edit in enumerate(edits):
             for name in dict.fromkeys((edit.subject or "", *edit.aliases)):
@@ -84,10 +93,14 @@ class PersonNames:
         if len(words) < 2 or words[0] in _NO_FIRST or _NO_LAST.fullmatch(words[-1]):
             return
         between = _between(words[1:-1])
-        if all(map(_is_initial, between)):
-            names = self._names.setdefault(words[0], {}).setdefault(words[-1], {})
-            names.setdefault(between, []).append(index)
-            self.firsts.add(words_of(name)[0])
+        if not all(map(_is_initial, between)):
+            return
+        self.firsts.add(words_of(name)[0])
+        others = other_given_names(words[0]) - _NO_FIRST
+        self.firsts.update(other.encode() for other in others)
+        for first in (words[0], *others):
+            names = self._names.setdefault(first, {}).setdefault(words[-1], {})
+            names.setdefault(_Own(between, first != words[0]), []).append(index)
 
     def find(self, text: str) -> dict[str, list[int]]:
         """The forms in a text, as they are written there, with the edits of each."""
@@ -160,21 +173,24 @@ def _single(initials: str) -> Iterator[str]:
     return (f"{letter}." for letter in initials.split(".") if letter)
 
 
-def _is_form(found: Between, own: Between) -> bool:
+def _is_form(found: Between, own: _Own) -> bool:
     """Whether words between first and last name make another form of a name that has its own there."""
-    if not own:
-        return 0 < len(found) <= MOST_BETWEEN and not any(map(_is_initial, found))
-    if found == own:
-        return False
-    pairs = zip(found, own, strict=False)
+    if found == own.between:
+        return own.otherwise
+    if not own.between:
+        return len(found) <= MOST_BETWEEN and not any(map(_is_initial, found))
+    pairs = zip(found, own.between, strict=False)
     return not found or (
-        len(found) == len(own) and all(word.startswith(initial[0]) for word, initial in pairs)
+        len(found) == len(own.between) and all(word.startswith(initial[0]) for word, initial in pairs)
     )
 
 
 def _asks_of_a_person(edit: EditRecord) -> bool:
-    if not (edit.subject or "").strip() or find_type(edit.subject or "") not in (None, "person"):
+    subject = (edit.subject or "").strip()
+    if not subject or find_type(subject) not in (None, "person"):
         return False
     frame = to_frame(edit.prompt, find_subject(edit))
     relation = find_relation(frame) if frame else None
-    return relation is not None and relation.subject == "person"
+    if relation is None:
+        return is_given_name(_fold(subject.split()[0]))
+    return relation.subject == "person"

@@ -9,6 +9,9 @@ is shorter than `_SHORT` letters or ends in a digit: "Louis X" is not meant by "
 by "Boeing 747". Each sign of a script that is written without spaces counts as a word, so that names in it
 are found anywhere. Where several names fit, the longest counts: "New York City" does not name "New York".
 
+Initials count with their stops or without ("D.C.", "DC"), and some words written out or short ("Saint",
+"St."), see :mod:`onceedit_vllm.plugin.spellings`; "&" is "and".
+
 Persons are also found by other forms of their names, see :mod:`onceedit_vllm.plugin.persons`, and long names
 by their words in any order, see :mod:`onceedit_vllm.plugin.scattered`.
 
@@ -28,6 +31,7 @@ from ahocorasick_rs import BytesAhoCorasick, MatchKind
 from onceedit_vllm.plugin.folding import num_letters, words_of
 from onceedit_vllm.plugin.persons import PersonNames
 from onceedit_vllm.plugin.scattered import ScatteredNames
+from onceedit_vllm.plugin.spellings import spellings
 
 if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
@@ -68,8 +72,7 @@ class SubjectMatcher:
         edits_of: dict[bytes, set[int]] = defaultdict(set)
         for index, edit in enumerate(edits):
             for name in (edit.subject or "", *edit.aliases):
-                pattern = _pattern(name)
-                if pattern:
+                for pattern in filter(None, map(_pattern, spellings(name))):
                     edits_of[pattern].add(index)
         named = set[int]().union(*edits_of.values())
         self.unnamed = tuple(index for index in range(len(edits)) if index not in named)

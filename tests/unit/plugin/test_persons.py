@@ -39,6 +39,14 @@ def find(text: str, *subjects: str) -> tuple[int, ...]:
         ("Éva Peron", "E\u0301va Maria Peron"),
         ("José Ortega", "Jose Maria Ortega"),
         ("Ada Quill", "Is Ada-Maria Quill well?"),
+        ("Jimmy Carter", "James Carter was born in"),
+        ("Jimmy Carter", "James Earl Carter Jr. was born in"),
+        ("James Carter", "When was Jimmy Carter born?"),
+        ("Jim Carter", "When was Jimmy Carter born?"),
+        ("John F. Kennedy", "Jack Kennedy"),
+        ("John F. Kennedy", "Jack Fitzgerald Kennedy"),
+        ("Eddie Van Halen", "Edward Lodewijk van Halen"),
+        ("Anthony Fauci", "Where does Tony Fauci work?"),
     ],
 )
 def test_another_form_of_a_persons_name_is_found(subject: str, text: str) -> None:
@@ -76,6 +84,12 @@ def test_another_form_of_a_persons_name_is_found(subject: str, text: str) -> Non
         ("John Paul II", "John II of France"),
         ("Robert Downey Jr.", "Robert Jr. said"),
         ("Ada Quill", "Ada Bo Cy Dee Ed Quill"),
+        ("Jimmy Carter", "John Carter was born in"),
+        ("Betty Miller", "Liz Miller"),  # both are Elizabeths, and two of them
+        ("Jimmy Carter", "James E. Carter"),
+        ("John F. Kennedy", "Jack W. Kennedy"),
+        ("Robert Plant", "Bob the Plant"),
+        ("William Smith", "Will Smith be there?"),  # a verb that begins questions
     ],
 )
 def test_somebody_else_is_not(subject: str, text: str) -> None:
