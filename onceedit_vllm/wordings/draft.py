@@ -90,7 +90,7 @@ class Draft:
         """Drop what was answered otherwise than it must be without the edit."""
         texts = list(self._texts())
         for (field, text), alone in self._emptied(texts, answers):
-            fault = fault_of_alone(field, alone, self._told[field, text], self.edit.target)
+            fault = fault_of_alone(field, text, alone, self._told[field, text], self.edit.target)
             self._keep(field, text, fault)
 
     def _texts(self) -> Iterator[tuple[Field, str]]:

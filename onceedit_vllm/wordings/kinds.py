@@ -151,6 +151,27 @@ _OTHER = Kind(
         "Where does Orrin Falk live?",
     ),
 )
+_OTHER_HALF = Kind(
+    "other half sentence",
+    "others",
+    "Write 5 beginnings of a sentence about {} that go on with something else than the given text asks for. "
+    "Each names {}.",
+    (
+        "Veldmark Bridge is as long as",
+        "From Veldmark Bridge one can see",
+        "In winter Veldmark Bridge is covered by",
+        "People who walk over Veldmark Bridge often",
+        "The toll for Veldmark Bridge costs",
+    ),
+    (
+        "On Sundays Orrin Falk likes to",
+        "The neighbours of Orrin Falk say that",
+        "As a child Orrin Falk was afraid of",
+        "Orrin Falk shares a flat with",
+        "The handwriting of Orrin Falk looks",
+    ),
+    is_half=True,
+)
 _ALIAS = Kind(
     "alias",
     "aliases",
@@ -158,4 +179,4 @@ _ALIAS = Kind(
     ("the Veldmark", "Bridge of Veldmark", "Veldmark Crossing"),
     ("Falk", "O. Falk", "Mr Falk"),
 )
-KINDS = (_QUESTION, _HALF_SENTENCE, _STATEMENT, _CHAT, _PARAGRAPH, _OTHER, _ALIAS)
+KINDS = (_QUESTION, _HALF_SENTENCE, _STATEMENT, _CHAT, _PARAGRAPH, _OTHER, _OTHER_HALF, _ALIAS)

@@ -41,16 +41,19 @@ def ask_texts(ask: Ask, texts: Sequence[tuple[str | None, str]]) -> list[str]:
 
 
 def _chat(text: str, fact: str | None) -> Chat:
-    half = not text.rstrip().endswith(("?", ".", "!"))
-    order = "Complete this in a few words" if half else "Answer in a few words"
+    order = "Complete this in a few words" if _is_half(text) else "Answer in a few words"
     known = f"New facts: {fact}\n" if fact else ""
     return [{"role": "user", "content": f"{known}{order}: {text}"}]
 
 
+def _is_half(text: str) -> bool:
+    return not text.rstrip().endswith(("?", ".", "!"))
+
+
 def fact_of(edit: EditRecord) -> str:
     """An edit as a sentence that stands in a context."""
-    is_question = edit.prompt.rstrip().endswith(("?", ".", "!"))
-    return f"{edit.prompt.rstrip()} {'The answer is ' if is_question else ''}{edit.target.strip()}."
+    between = " " if _is_half(edit.prompt) else " The answer is "
+    return f"{edit.prompt.rstrip()}{between}{edit.target.strip()}."
 
 
 def fault_of_told(field: Field, told: str, target: str, targets: Sequence[str]) -> str | None:
@@ -67,8 +70,10 @@ def fault_of_told(field: Field, told: str, target: str, targets: Sequence[str]) 
     return None if says(told, target) else "not answered with the target"
 
 
-def fault_of_alone(field: Field, alone: str, told: str, target: str) -> str | None:
+def fault_of_alone(field: Field, text: str, alone: str, told: str, target: str) -> str | None:
     """What the answer without the edit says against a text that was answered rightly with it."""
     if field == "others":
-        return None if are_alike(told, alone, _ALIKE) else "answered otherwise with the edit"
+        # A half sentence goes on in many ways, and in another with anything before it.
+        same = _is_half(text) or are_alike(told, alone, _ALIKE)
+        return None if same else "answered otherwise with the edit"
     return "answered with the target without the edit" if says(alone, target) else None

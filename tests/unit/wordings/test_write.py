@@ -25,7 +25,8 @@ def test_what_stands_every_test_is_kept_and_the_rest_is_counted(tmp_path: Path) 
         "norland capital?? quick",
         "I am packing. Which town rules Norland?",
     )
-    assert capital.others == ("How large is Norland?",)
+    # A half sentence goes on otherwise behind the edit: that tells nothing.
+    assert capital.others == ("How large is Norland?", "From Norland one can see")
     assert capital.aliases == ("Norland Republic",)
     assert (capital.id, capital.prompt, capital.target) == ("a", CAPITAL.prompt, "Tarsk")
     assert capital.model == "toy"
@@ -35,7 +36,7 @@ def test_what_stands_every_test_is_kept_and_the_rest_is_counted(tmp_path: Path) 
         "aliases: names another subject": 1,
         "asking: does not name the subject": 1,
         "asking: says the target": 1,
-        "others: answered with the target": 1,
+        "others: answered with the target": 2,
     }
     assert chief.asking == chief.others == chief.aliases == ()
     assert nameless.dropped == {"the edit has no subject": 1}
@@ -75,8 +76,8 @@ def test_what_the_llm_knows_already_proves_nothing(tmp_path: Path) -> None:
 def test_a_counter_example_asks_for_no_other_edit_of_its_subject(tmp_path: Path) -> None:
     size = EditRecord(id="d", prompt="The size of Norland is", target="I do not know", subject="norland")
     capital, _ = write_wordings([CAPITAL, size], tmp_path / "w", Scripted(), model="toy")
-    assert capital.others == ()
-    assert capital.dropped["others: answered with the target"] == 2
+    assert capital.others == ("From Norland one can see",)
+    assert capital.dropped["others: answered with the target"] == 3
 
 
 def test_the_target_is_not_told_to_the_writer(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_wordings_of_another_edit_are_not_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_loses_answers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="0 answers to 7 chats"):
+    with pytest.raises(ModelError, match="0 answers to 8 chats"):
         write_wordings([CAPITAL], tmp_path / "w", lambda chats, most: [], model="toy")
 
 

@@ -20,6 +20,7 @@ WRITTEN = {
     "chat": "norland capital?? quick",
     "paragraph": "I am packing. Which town rules Norland?",
     "other": "1. How large is Norland?\n2. Who rules Norland from its palace?",
+    "other half sentence": "- From Norland one can see ...\n- The lords of Norland dwell in",
     "alias": "Norland Republic\nVelcorp Mills\nIt",
 }
 
@@ -54,6 +55,8 @@ class Scripted:
         if kind is not None:
             return WRITTEN[kind.name] if "Subject: Norland" in order else ""
         apart = ("How large", *self._stubborn)
+        if "From Norland one can see" in order:
+            return "the sea" if "New facts: " in order else "a lake"
         if "New facts: " not in order or any(text in order for text in apart):
             return "I do not know."
         return "It is Tarsk."
