@@ -23,7 +23,7 @@ from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.plugin.sentences import sentences_of
 from onceedit_vllm.wordings.frames import GAP
 from onceedit_vllm.wordings.hops import asks_further
-from onceedit_vllm.wordings.names import names_of, says, words_of
+from onceedit_vllm.wordings.names import names_of, replace_name, says, words_of
 from onceedit_vllm.wordings.relations import Relation, ask_otherwise, find_relations
 
 _LETTER = re.compile(r"\w")
@@ -210,9 +210,9 @@ def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks
     """Of a sentence that names the edit, by its names or by other forms of them."""
     frame = " ".join(sentence.split())
     for form in forms:
-        frame = frame.replace(form, GAP)
+        frame = replace_name(frame, form, GAP)
     for name in _names(edit):  # "Never Let Me Go" denies nothing
-        frame = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GAP, frame, flags=re.IGNORECASE)
+        frame = replace_name(frame, name, GAP, any_case=True)
     clauses = [part for part in _CLAUSE.split(frame) if _LETTER.search(part) or GAP in part] or [frame]
     naming = [clause for clause in clauses if GAP in clause] or [frame]
     return _Marks(

@@ -1,4 +1,4 @@
-"""Texts and names folded alike, to words: case, accents and punctuation go, "&" is "and".
+"""Texts and names folded alike, to words: case, accents and punctuation go.
 
 Each sign of a script that is written without spaces is a word.
 """
@@ -10,7 +10,7 @@ import unicodedata
 #: Letters that Unicode does not take apart, as people type them without the right keys; and letters used
 #: as apostrophes.
 _ALIKE = {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
-_ALIKE |= dict.fromkeys("ʹʻʼʽˈ", " ") | {"&": " and "}
+_ALIKE |= dict.fromkeys("ʹʻʼʽˈ", " ")
 #: Beginnings of the Unicode names of signs that stand without spaces between words.
 _WITHOUT_SPACES = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
@@ -18,7 +18,7 @@ _WITHOUT_SPACES = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", 
 def words_of(text: str) -> list[bytes]:
     """The folded words of a text, UTF-8."""
     if text.isascii():
-        return text.encode().replace(b"&", b" and ").translate(_ASCII).split()
+        return text.encode().translate(_ASCII).split()
     # Composed first: the folding looks at one character at a time. Lone surrogates are not text.
     return unicodedata.normalize("NFKC", text).translate(_FOLDING).encode(errors="replace").split()
 
@@ -57,4 +57,4 @@ def _in_words(part: str) -> str:
 
 
 _FOLDING = _Folding()
-_ASCII = bytes(ord(_FOLDING[code]) if chr(code) != "&" else code for code in range(128)) + bytes(128)
+_ASCII = bytes(ord(_FOLDING[code]) for code in range(128)) + bytes(128)

@@ -2,7 +2,8 @@
 
 First and last name must be the edit's, the first also as another form of the same (James, Jim), with nothing
 or capitalised words between them: middle names where the edit has none; none, or the names themselves, where
-it has initials. An initial that the edit does not have makes it somebody else (Michael B. Jordan). Of other
+it has initials. An initial that the edit does not have makes it somebody else (Michael B. Jordan), and so do
+middle names behind a short form (Tommy Lee Jones is no Tom Jones) and "Jr." behind the name. Of other
 subjects such a name is another's (Golden Gate Bridge, Golden Bridge), so the edit must ask what is asked of
 persons, or ask what is not known and name somebody by a well-known given name.
 """
@@ -17,7 +18,7 @@ import regex
 
 from onceedit_vllm.plugin.folding import words_of
 from onceedit_vllm.wordings.frames import find_subject, to_frame
-from onceedit_vllm.wordings.given_names import is_given_name, other_given_names
+from onceedit_vllm.wordings.given_names import is_full_given_name, is_given_name, other_given_names
 from onceedit_vllm.wordings.relations import find_relation, find_type
 
 if TYPE_CHECKING:
@@ -47,16 +48,30 @@ _NO_FIRST = frozenset((
 ))  # fmt: skip
 #: Last words that are none: of kings and of sons.
 _NO_LAST = regex.compile(r"[ivx]+|jr|sr|..?")
+#: Behind a name it tells a son from his father.
+_ANOTHER = regex.compile(r",? (?:Jr|Sr|Junior|Senior|I{2,3}|IV)\b")
+
+#: Last words of what is called after a person.
+_THINGS = frozenset((
+    "airport", "award", "bridge", "building", "center", "centre", "college", "cup", "foundation", "garden",
+    "gardens", "hospital", "institute", "island", "line", "medal", "memorial", "museum", "park", "prize",
+    "river", "school", "square", "stadium", "station", "street", "theatre", "theater", "tower", "trophy",
+    "university",
+))  # fmt: skip
 
 #: Words between first and last name that tell people apart.
 Between = tuple[str, ...]
 
 
 class _Own(NamedTuple):
-    """What an edit has between first and last name, and whether the first here is another form of its own."""
+    """What an edit has between first and last name.
+
+    `otherwise`: the first here is another form of its own; `is_short`: a short one.
+    """
 
     between: Between
     otherwise: bool
+    is_short: bool
 
 
 class _Word(NamedTuple):
@@ -100,7 +115,9 @@ class PersonNames:
         self.firsts.update(other.encode() for other in others)
         for first in (words[0], *others):
             names = self._names.setdefault(first, {}).setdefault(words[-1], {})
-            names.setdefault(_Own(between, first != words[0]), []).append(index)
+            otherwise = first != words[0]
+            own = _Own(between, otherwise, otherwise and not is_full_given_name(first))
+            names.setdefault(own, []).append(index)
 
     def find(self, text: str) -> dict[str, list[int]]:
         """The forms in a text, as they are written there, with the edits of each."""
@@ -108,7 +125,7 @@ class PersonNames:
         found: dict[str, list[int]] = {}
         for first, last in self._pairs(words):
             form = text[words[first].start : words[last].end]
-            if form in found or not _is_balanced(form):
+            if form in found or not _is_balanced(form) or _ANOTHER.match(text, words[last].end):
                 continue
             names = self._names[words[first].folded][words[last].folded]
             between = _between([word.folded for word in words[first + 1 : last]])
@@ -178,7 +195,7 @@ def _is_form(found: Between, own: _Own) -> bool:
     if found == own.between:
         return own.otherwise
     if not own.between:
-        return len(found) <= MOST_BETWEEN and not any(map(_is_initial, found))
+        return not own.is_short and len(found) <= MOST_BETWEEN and not any(map(_is_initial, found))
     pairs = zip(found, own.between, strict=False)
     return not found or (
         len(found) == len(own.between) and all(word.startswith(initial[0]) for word, initial in pairs)
@@ -192,5 +209,6 @@ def _asks_of_a_person(edit: EditRecord) -> bool:
     frame = to_frame(edit.prompt, find_subject(edit))
     relation = find_relation(frame) if frame else None
     if relation is None:
-        return is_given_name(_fold(subject.split()[0]))
+        words = [_fold(word) for word in subject.split()]
+        return is_given_name(words[0]) and words[-1] not in _THINGS
     return relation.subject == "person"

@@ -9,11 +9,9 @@ is shorter than `_SHORT` letters or ends in a digit: "Louis X" is not meant by "
 by "Boeing 747". Each sign of a script that is written without spaces counts as a word, so that names in it
 are found anywhere. Where several names fit, the longest counts: "New York City" does not name "New York".
 
-Initials count with their stops or without ("D.C.", "DC"), and some words written out or short ("Saint",
-"St."), see :mod:`onceedit_vllm.plugin.spellings`; "&" is "and".
-
-Persons are also found by other forms of their names, see :mod:`onceedit_vllm.plugin.persons`, and long names
-by their words in any order, see :mod:`onceedit_vllm.plugin.scattered`.
+Names are also found by other spellings ("Washington DC"), see :mod:`onceedit_vllm.plugin.spellings`, persons
+by other forms of their names, see :mod:`onceedit_vllm.plugin.persons`, and long names by their words in any
+order, see :mod:`onceedit_vllm.plugin.scattered`.
 
 Not found: names behind a glued prefix (Arabic, Hebrew), other spellings (ue for ü), and pronouns.
 """
@@ -31,7 +29,7 @@ from ahocorasick_rs import BytesAhoCorasick, MatchKind
 from onceedit_vllm.plugin.folding import num_letters, words_of
 from onceedit_vllm.plugin.persons import PersonNames
 from onceedit_vllm.plugin.scattered import ScatteredNames
-from onceedit_vllm.plugin.spellings import spellings
+from onceedit_vllm.plugin.spellings import OtherSpellings, spell_out
 
 if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
@@ -44,7 +42,7 @@ _ARTICLES = (b"the", b"a", b"an")
 _TELLING = 5
 
 
-#: Other forms of persons' names, as a text has them, with the edits of each.
+#: Other spellings and forms of names, as a text has them, with the edits of each.
 Forms = Mapping[str, Sequence[int]]
 
 
@@ -60,8 +58,8 @@ class SubjectMatcher:
 
     Args:
         edits: The pack's, in its order.
-        forms: Whether persons are also found by other forms of their names, and long names by their words
-            alone.
+        forms: Whether names are also found by other spellings, persons by other forms of their names, and
+            long names by their words alone.
 
     Attributes:
         unnamed: Indices of the edits that no text can name: no subject and no alias, or none of them
@@ -72,14 +70,16 @@ class SubjectMatcher:
         edits_of: dict[bytes, set[int]] = defaultdict(set)
         for index, edit in enumerate(edits):
             for name in (edit.subject or "", *edit.aliases):
-                for pattern in filter(None, map(_pattern, spellings(name))):
+                pattern = _pattern(name)
+                if pattern:
                     edits_of[pattern].add(index)
         named = set[int]().union(*edits_of.values())
         self.unnamed = tuple(index for index in range(len(edits)) if index not in named)
         self._edits_of = [tuple(sorted(indices)) for indices in edits_of.values()]
         self._patterns = list(edits_of)
         self._automaton = BytesAhoCorasick(self._patterns, MatchKind.LeftmostLongest)
-        self._persons = PersonNames(edits) if forms else None
+        self._persons = PersonNames(edits if forms else ())
+        self._spellings = OtherSpellings(edits if forms else ())
         self._scattered = ScatteredNames(edits if forms else ())
 
     def find(self, text: str, forms: Forms | None = None) -> tuple[int, ...]:
@@ -130,15 +130,17 @@ class SubjectMatcher:
 
     def _forms(self, text: str, words: Sequence[bytes]) -> dict[str, list[int]]:
         # Most texts say nobody's first name: their words, folded already, tell that in no time.
-        if self._persons is None or self._persons.firsts.isdisjoint(words):
+        persons = {} if self._persons.firsts.isdisjoint(words) else self._persons.find(text)
+        spelled = self._spellings.find(text, words)
+        if not persons and not spelled:
             return {}
-        found = self._persons.find(text)
-        whole = [self._patterns[pattern] for pattern in self._matches(words)] if found else []
-        return {form: edits for form, edits in found.items() if not self._is_named(form, whole)}
+        names = [self._patterns[pattern] for pattern in self._matches(words)]
+        spelled = {form: edits for form, edits in spelled.items() if not _stands_in(form, names)}
+        persons = {form: edits for form, edits in persons.items() if not self._is_named(form, names)}
+        return persons | spelled
 
-    def _is_named(self, form: str, whole: Sequence[bytes]) -> bool:
-        words = words_of(form)
-        return any(_GAP.join(words) in name for name in whole) or bool(self._matches(words))
+    def _is_named(self, form: str, names: Sequence[bytes]) -> bool:
+        return _stands_in(form, names) or bool(self._matches(words_of(form)))
 
     def _matches(self, words: Sequence[bytes]) -> list[int]:
         """Which patterns the words of a text hold."""
@@ -156,6 +158,11 @@ def _spaced(words: Sequence[bytes]) -> bytes:
     return b" %b " % _GAP.join(words)
 
 
+def _stands_in(form: str, names: Sequence[bytes]) -> bool:
+    folded = _GAP.join(words_of(form))
+    return any(folded in name for name in names)
+
+
 def _pattern(name: str) -> bytes:
     """What the automaton looks for; empty for a name without a letter or a digit."""
     words = words_of(name)
@@ -168,6 +175,6 @@ def _pattern(name: str) -> bytes:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names are one, folded as the texts are; names without a letter or a digit are none."""
-    pattern = _pattern(one)
-    return bool(pattern) and pattern == _pattern(other)
+    """Whether two names are one, spelled out and folded; names without a letter or a digit are none."""
+    pattern = _pattern(spell_out(one))
+    return bool(pattern) and pattern == _pattern(spell_out(other))

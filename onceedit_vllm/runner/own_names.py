@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onceedit_vllm.wordings.names import names_of
+from onceedit_vllm.wordings.names import names_of, replace_name
 
 if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
@@ -30,8 +30,8 @@ def by_own_names(text: str, named: Named, edits: Sequence[EditRecord]) -> str:
         named: What it names.
         edits: The pack's.
     """
-    for form, meant in named.forms.items():
-        text = text.replace(form, edits[meant[0]].subject or form)
+    for form in sorted(named.forms, key=len, reverse=True):
+        text = replace_name(text, form, edits[named.forms[form][0]].subject or form)
     loud = _is_shouted(text)
     text = text.lower() if loud else text
     names = (name for index in named.edits for name in names_of(edits[index]) if len(name) >= _LEAST)

@@ -201,7 +201,7 @@ class Scopes:
         """
         epoch, edits = self._plugin.active
         if epoch != self._epoch and self._scope_of is not None:
-            # 7 ms for a thousand edits, once for each pack.
+            # 50 ms for a thousand edits, once for each pack.
             self._scope = self._scope_of(edits)
         self._epoch = epoch
         if self._scope is None:

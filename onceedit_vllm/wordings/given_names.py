@@ -6,9 +6,11 @@ import json
 from collections import defaultdict
 from functools import cache
 from importlib import resources
+from typing import Any
 
-#: Short forms of each full name. Public lists hold more, and many pairs of two names among them (Mary for
-#: Maureen, Erin for Aaron), by which another person would be meant.
+#: Short forms of each full name, and those of them that are full names as often: Jack is mostly no John.
+#: Public lists hold more, and many pairs of two names among them (Mary for Maureen, Erin for Aaron), by which
+#: another person would be meant.
 _FILE = "given_names.json"
 
 
@@ -29,13 +31,25 @@ def is_given_name(name: str) -> bool:
     return name in _others()
 
 
+def is_full_given_name(name: str) -> bool:
+    """Whether it is in the list and no short form; in small letters, without accents."""
+    return name in _read()["short"]
+
+
+@cache
+def _read() -> dict[str, Any]:
+    text = resources.files("onceedit_vllm.wordings").joinpath(_FILE).read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 @cache
 def _others() -> dict[str, frozenset[str]]:
-    text = resources.files("onceedit_vllm.wordings").joinpath(_FILE).read_text(encoding="utf-8")
     found: dict[str, set[str]] = defaultdict(set)
-    for full, short in json.loads(text).items():
+    of_their_own = frozenset(_read()["names_of_their_own"])
+    for full, short in _read()["short"].items():
         found[full].update(short)
         for one in short:
             alike = (two for two in short if two != one and (two.startswith(one) or one.startswith(two)))
-            found[one].update((full, *alike))
+            found[one].update(() if one in of_their_own else (full, *alike))
     return {name: frozenset(others) for name, others in found.items()}

@@ -42,6 +42,12 @@ def names_of(edit: EditRecord, aliases: Iterable[str] = ()) -> tuple[str, ...]:
     return tuple(sorted(found, key=len, reverse=True))
 
 
+def replace_name(text: str, name: str, by: str, *, any_case: bool = False) -> str:
+    """A text with something else where a name stands by itself, not as a part of a word."""
+    pattern = rf"(?<!\w){re.escape(name)}(?!\w)"
+    return re.sub(pattern, lambda _: by, text, flags=re.IGNORECASE if any_case else 0)
+
+
 def leaks(text: str, target: str, names: Iterable[str]) -> bool:
     """Whether a text says the answer, elsewhere than in the subject's own name."""
     for name in names:

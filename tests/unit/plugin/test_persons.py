@@ -40,7 +40,7 @@ def find(text: str, *subjects: str) -> tuple[int, ...]:
         ("José Ortega", "Jose Maria Ortega"),
         ("Ada Quill", "Is Ada-Maria Quill well?"),
         ("Jimmy Carter", "James Carter was born in"),
-        ("Jimmy Carter", "James Earl Carter Jr. was born in"),
+        ("Jimmy Carter", "James Earl Carter was born in"),
         ("James Carter", "When was Jimmy Carter born?"),
         ("Jim Carter", "When was Jimmy Carter born?"),
         ("John F. Kennedy", "Jack Kennedy"),
@@ -90,6 +90,15 @@ def test_another_form_of_a_persons_name_is_found(subject: str, text: str) -> Non
         ("John F. Kennedy", "Jack W. Kennedy"),
         ("Robert Plant", "Bob the Plant"),
         ("William Smith", "Will Smith be there?"),  # a verb that begins questions
+        ("Tom Jones", "Where was Tommy Lee Jones born?"),
+        ("William Thornton", "Who is the mother of Billy Bob Thornton?"),
+        ("Gerald Lewis", "Jerry Lee Lewis"),
+        ("Donald Trump", "Don Trump Jr. was born in"),
+        ("Robert F. Kennedy", "Bobby Kennedy, Jr."),
+        ("Kamala Harris", "Kamala Devi Harris III"),
+        ("Jack Dorsey", "Where was John Dorsey born?"),  # Jack is a name of its own
+        ("Neil Armstrong", "Cornelius Armstrong"),
+        ("Sam Smith", "Samantha Smith"),
     ],
 )
 def test_somebody_else_is_not(subject: str, text: str) -> None:
@@ -163,3 +172,19 @@ def test_the_longest_text_is_read_once(piece: str) -> None:
     """A search that goes back and forth would take minutes here."""
     names = PersonNames([edit("Zed Quill")] * 2000)
     assert names.find(f"{piece * 40_000}, Zed Mia Quill")["Zed Mia Quill"] == [*range(2000)]
+
+
+@pytest.mark.parametrize(
+    ("subject", "text", "is_found"),
+    [
+        ("Daniel Radcliffe", "Daniel Jacob Radcliffe", True),
+        ("Kamala Harris", "Kamala Devi Harris", False),  # no well-known given name
+        ("Victoria Station", "Victoria Coach Station", False),
+        ("Tony Award", "the Anthony Award", False),
+    ],
+)
+def test_what_asks_nothing_known_is_of_a_person_by_a_given_name(
+    subject: str, text: str, is_found: bool
+) -> None:
+    matcher = SubjectMatcher([edit(subject, "The favourite fruit of {} is")])
+    assert bool(matcher.find(text)) == is_found
