@@ -320,6 +320,8 @@ def _write_json(
 
 
 def _load_manifest(root: Path) -> PackManifest:
+    if root.is_file():
+        raise PackError(f"{root}: a file; an EditPack is a folder, give the one that `onceedit edit` wrote")
     if not root.is_dir():
         raise PackError(f"{root}: there is no such folder; make a pack with `onceedit edit`")
     file = root / MANIFEST_FILE

@@ -294,6 +294,13 @@ def test_without_verifying_only_sizes_count(tmp_path: Path) -> None:
         EditPack.load(root, verify=False)
 
 
+def test_a_file_is_no_pack(tmp_path: Path) -> None:
+    file = tmp_path / "pack.json"
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(PackError, match=r"pack\.json: a file; an EditPack is a folder"):
+        EditPack.load(file)
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(PackError, match="no such folder"):
         EditPack.load(tmp_path / "absent")
