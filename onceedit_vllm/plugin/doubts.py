@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from onceedit_vllm.edits import EditRecord
+from onceedit_vllm.plugin.forms import replace_forms
 from onceedit_vllm.plugin.scope import Named, SubjectMatcher
 from onceedit_vllm.plugin.sentences import sentences_of
 from onceedit_vllm.wordings.frames import GAP
@@ -161,8 +162,8 @@ class Doubts:
         told = _without_either(text)
         sentences = sentences_of(told)
         forms: dict[int, list[str]] = defaultdict(list)
-        for form, own in found_forms.items():
-            for index in own:
+        for form, meant in found_forms.items():
+            for index in meant.edits:
                 forms[index].append(form)
         looked_at = _Told(told, sentences, self.matcher.look_into(sentences, found_forms), forms, {})
         return tuple(index for index in edits if self._may_be_asked(looked_at, index))
@@ -209,8 +210,7 @@ def _names(edit: EditRecord) -> tuple[str, ...]:
 def _marks(sentence: str, edit: EditRecord, forms: Sequence[str] = ()) -> _Marks:
     """Of a sentence that names the edit, by its names or by other forms of them."""
     frame = " ".join(sentence.split())
-    for form in forms:
-        frame = replace_name(frame, form, GAP)
+    frame = replace_forms(frame, dict.fromkeys(forms, GAP))
     for name in _names(edit):  # "Never Let Me Go" denies nothing
         frame = replace_name(frame, name, GAP, any_case=True)
     clauses = [part for part in _CLAUSE.split(frame) if _LETTER.search(part) or GAP in part] or [frame]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import regex
 
 from onceedit_vllm.plugin.folding import words_of
+from onceedit_vllm.plugin.forms import Form
 from onceedit_vllm.wordings.frames import find_subject, to_frame
 from onceedit_vllm.wordings.given_names import is_full_given_name, is_given_name, other_given_names
 from onceedit_vllm.wordings.relations import find_relation, find_type
@@ -48,8 +49,8 @@ _NO_FIRST = frozenset((
 ))  # fmt: skip
 #: Last words that are none: of kings and of sons.
 _NO_LAST = regex.compile(r"[ivx]+|jr|sr|..?")
-#: Behind a name it tells a son from his father.
-_ANOTHER = regex.compile(r",? (?:Jr|Sr|Junior|Senior|I{2,3}|IV)\b")
+#: Behind a name it makes another: a son's, or a longer one.
+_ANOTHER = regex.compile(r",? (?:Jr|Sr|Junior|Senior|I{2,3}|IV|V|the (?:Second|Third|Fourth|Fifth))\b|-\w")
 
 #: Last words of what is called after a person.
 _THINGS = frozenset((
@@ -119,10 +120,10 @@ class PersonNames:
             own = _Own(between, otherwise, otherwise and not is_full_given_name(first))
             names.setdefault(own, []).append(index)
 
-    def find(self, text: str) -> dict[str, list[int]]:
-        """The forms in a text, as they are written there, with the edits of each."""
+    def find(self, text: str) -> dict[str, Form]:
+        """The forms in a text, as they are written there."""
         words = list(_words(text))
-        found: dict[str, list[int]] = {}
+        found: dict[str, Form] = {}
         for first, last in self._pairs(words):
             form = text[words[first].start : words[last].end]
             if form in found or not _is_balanced(form) or _ANOTHER.match(text, words[last].end):
@@ -132,7 +133,7 @@ class PersonNames:
             meant = [edits for own, edits in names.items() if _is_form(between, own)]
             edits = [edit for edits in meant if self._is_persons(edits) for edit in edits]
             if edits:
-                found[form] = edits
+                found[form] = Form(self._edits[edits[0]].subject or form, tuple(edits))
             if len(found) == _MOST_FORMS:
                 break
         return found

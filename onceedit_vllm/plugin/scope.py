@@ -20,16 +20,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from onceedit_vllm.plugin.folding import num_letters, words_of
+from onceedit_vllm.plugin.forms import Form, Forms, is_in, replace_forms
 from onceedit_vllm.plugin.persons import PersonNames
 from onceedit_vllm.plugin.scattered import ScatteredNames
-from onceedit_vllm.plugin.spellings import OtherSpellings, spell_out
+from onceedit_vllm.plugin.spellings import OtherSpellings, is_spelling_of
+from onceedit_vllm.wordings.names import replace_name
 
 if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
@@ -42,12 +44,8 @@ _ARTICLES = (b"the", b"a", b"an")
 _TELLING = 5
 
 
-#: Other spellings and forms of names, as a text has them, with the edits of each.
-Forms = Mapping[str, Sequence[int]]
-
-
 class Named(NamedTuple):
-    """What a text names: indices of edits, ascending, and the other forms of their names in it."""
+    """What a text names: indices of edits, ascending, and the other forms and spellings of names in it."""
 
     edits: tuple[int, ...]
     forms: Forms
@@ -68,14 +66,17 @@ class SubjectMatcher:
 
     def __init__(self, edits: Sequence[EditRecord], *, forms: bool = True) -> None:
         edits_of: dict[bytes, set[int]] = defaultdict(set)
+        written: dict[bytes, str] = {}
         for index, edit in enumerate(edits):
             for name in (edit.subject or "", *edit.aliases):
                 pattern = _pattern(name)
                 if pattern:
                     edits_of[pattern].add(index)
+                    written.setdefault(pattern, name)
         named = set[int]().union(*edits_of.values())
         self.unnamed = tuple(index for index in range(len(edits)) if index not in named)
         self._edits_of = [tuple(sorted(indices)) for indices in edits_of.values()]
+        self._written = list(written.values())
         self._patterns = list(edits_of)
         self._automaton = BytesAhoCorasick(self._patterns, MatchKind.LeftmostLongest)
         self._persons = PersonNames(edits if forms else ())
@@ -87,20 +88,21 @@ class SubjectMatcher:
         return self.look(text, forms).edits
 
     def look(self, text: str, forms: Forms | None = None) -> Named:
-        """What a text names. A form that holds a name of the pack's, or stands in one, is none.
+        """What a text names.
+
+        A person's form that holds a name of the pack's, or stands in one, is none. Of names and other
+        spellings the longest counts.
 
         Args:
             text: Any.
             forms: Of a text that this one is a part of: then no others are looked for, which takes ten
                 times as long as all the rest.
         """
-        words = words_of(text)
-        if forms is None:
-            forms = self._forms(text, words)
-        else:
-            forms = {form: edits for form, edits in forms.items() if form in text}
-        named = self._named(text, words, self._matches(words))
-        return Named(tuple(sorted(named.union(*forms.values()))), forms)
+        forms = self._forms(text, words_of(text)) if forms is None else _in(forms, text)
+        rest = self._without(text, forms)
+        words = words_of(rest)
+        named = self._named(rest, words, self._matches(words))
+        return Named(tuple(sorted(named.union(*(form.edits for form in forms.values())))), forms)
 
     def look_into(self, parts: Sequence[str], forms: Forms) -> list[set[int]]:
         """Indices of the edits that each of some parts of a text names, in one pass.
@@ -109,15 +111,17 @@ class SubjectMatcher:
             parts: Sentences, say.
             forms: Of the text.
         """
-        words = list(map(words_of, parts))
+        told = [_in(forms, part) for part in parts]
+        rests = list(map(self._without, parts, told))
+        words = list(map(words_of, rests))
         lines = list(map(_spaced, words))
         starts = list(accumulate((len(line) + len(_BREAK) for line in lines), initial=0))
         whole: list[list[int]] = [[] for _ in parts]
         for pattern, start, _ in self._automaton.find_matches_as_indexes(_BREAK.join(lines)):
             whole[bisect_right(starts, start) - 1].append(pattern)
         return [
-            self._named(part, own, names).union(*(edits for form, edits in forms.items() if form in part))
-            for own, names, part in zip(words, whole, parts, strict=True)
+            self._named(rest, own, names).union(*(form.edits for form in said.values()))
+            for rest, own, names, said in zip(rests, words, whole, told, strict=True)
         ]
 
     def _named(self, text: str, words: Sequence[bytes], whole: Sequence[int]) -> set[int]:
@@ -128,19 +132,27 @@ class SubjectMatcher:
     def _names_in(self, words: Sequence[bytes]) -> list[bytes]:
         return [self._patterns[pattern] for pattern in self._matches(words)]
 
-    def _forms(self, text: str, words: Sequence[bytes]) -> dict[str, list[int]]:
+    def _forms(self, text: str, words: Sequence[bytes]) -> dict[str, Form]:
         # Most texts say nobody's first name: their words, folded already, tell that in no time.
         persons = {} if self._persons.firsts.isdisjoint(words) else self._persons.find(text)
         spelled = self._spellings.find(text, words)
         if not persons and not spelled:
             return {}
-        names = [self._patterns[pattern] for pattern in self._matches(words)]
-        spelled = {form: edits for form, edits in spelled.items() if not _stands_in(form, names)}
-        persons = {form: edits for form, edits in persons.items() if not self._is_named(form, names)}
-        return persons | spelled
+        there = self._matches(words)
+        names = [self._patterns[pattern] for pattern in there]
+        persons = {form: own for form, own in persons.items() if not self._is_named(form, names)}
+        return persons | _longest(text, spelled, [self._written[pattern] for pattern in there])
+
+    def _without(self, text: str, forms: Forms) -> str:
+        """A text without forms: what they hold is no name of its own."""
+        if not forms:
+            return text
+        names = (self._written[pattern] for pattern in self._matches(words_of(text)))
+        return replace_forms(text, {name: name for name in names} | dict.fromkeys(forms, _BORDER))
 
     def _is_named(self, form: str, names: Sequence[bytes]) -> bool:
-        return _stands_in(form, names) or bool(self._matches(words_of(form)))
+        words = words_of(form)
+        return any(_GAP.join(words) in name for name in names) or bool(self._matches(words))
 
     def _matches(self, words: Sequence[bytes]) -> list[int]:
         """Which patterns the words of a text hold."""
@@ -152,15 +164,26 @@ class SubjectMatcher:
 _GAP = b"  "
 #: Between two texts; in no word.
 _BREAK = b"\n"
+#: In a form's place.
+_BORDER = " | "
 
 
 def _spaced(words: Sequence[bytes]) -> bytes:
     return b" %b " % _GAP.join(words)
 
 
-def _stands_in(form: str, names: Sequence[bytes]) -> bool:
-    folded = _GAP.join(words_of(form))
-    return any(folded in name for name in names)
+def _in(forms: Forms, text: str) -> dict[str, Form]:
+    return {form: own for form, own in forms.items() if is_in(text, form)}
+
+
+def _longest(text: str, spelled: Forms, names: Sequence[str]) -> dict[str, Form]:
+    """The spellings that stand in a text outside of longer ones and of names of the pack's as they are."""
+    kept: dict[str, Form] = {}
+    for _, is_spelled, name in sorted((-len(name), name in spelled, name) for name in {*spelled, *names}):
+        if is_spelled and name not in names and is_in(text, name):
+            kept[name] = spelled[name]
+        text = replace_name(text, name, _BORDER, any_case=not is_spelled)
+    return kept
 
 
 def _pattern(name: str) -> bytes:
@@ -175,6 +198,7 @@ def _pattern(name: str) -> bytes:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names are one, spelled out and folded; names without a letter or a digit are none."""
-    pattern = _pattern(spell_out(one))
-    return bool(pattern) and pattern == _pattern(spell_out(other))
+    """Whether two names are one, folded as the texts are, or one spelled otherwise; "" is none."""
+    pattern = _pattern(one)
+    same = pattern == _pattern(other) or is_spelling_of(one, other) or is_spelling_of(other, one)
+    return bool(pattern) and same

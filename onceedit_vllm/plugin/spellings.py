@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import regex
 
 from onceedit_vllm.plugin.folding import words_of
+from onceedit_vllm.plugin.forms import BEFORE, BEHIND, Form
 
 if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
+
+
+def _initials(letters: str) -> str:
+    """With stops and without, never with some; in small letters with stops, or where they make no word."""
+    stopped = r"\.".join(letters)
+    ways = [letters, rf"{stopped}\.?", r"\. ".join(letters) + r"\.", rf"{stopped.lower()}\.?"]
+    if not re.search("[aeiouy]", letters, re.IGNORECASE):
+        ways.append(letters.lower())
+    return "|".join(ways)
 
 
 class _Way(NamedTuple):
@@ -40,36 +50,37 @@ class _Way(NamedTuple):
 _WAYS = (
     _Way(
         "United States",
-        r"(?i:United States(?: of America)?)|U\.?S\.?(?:A\.?)?|U\. S\.(?: A\.)?",
+        rf"(?i:United States(?: of America)?)|{_initials('USA')}|{_initials('US')}",
         (b"united", b"u", b"us", b"usa"),
         alone=True,
     ),
-    _Way("United Kingdom", r"(?i:United Kingdom)|U\.?K\.?|U\. K\.", (b"united", b"u", b"uk"), alone=True),
-    _Way("United Nations", r"(?i:United Nations)|U\.?N\.?|U\. N\.", (b"united", b"u", b"un"), alone=True),
-    _Way("Football Club", r"(?i:Football Club)|F\.?C\.?|F\. C\.|fc", (b"football", b"f", b"fc")),
-    _Way("Saint", r"(?i:Saint)|[Ss]t\.?", (b"saint", b"st")),
-    _Way("Mount", r"(?i:Mount)|[Mm]t\.?", (b"mount", b"mt")),
-    _Way("Fort", r"(?i:Fort)|Ft\.?", (b"fort", b"ft")),
+    _Way(
+        "United Kingdom", rf"(?i:United Kingdom)|{_initials('UK')}|uk", (b"united", b"u", b"uk"), alone=True
+    ),
+    _Way("United Nations", rf"(?i:United Nations)|{_initials('UN')}", (b"united", b"u", b"un"), alone=True),
+    _Way("Football Club", rf"(?i:Football Club)|{_initials('FC')}", (b"football", b"f", b"fc")),
+    # Behind a name "St" is a street.
+    _Way("Saint", r"(?:(?i:Saint)|[Ss]t\.?)(?=[ -]\w)", (b"saint", b"st")),
+    _Way("Mount", r"(?:(?i:Mount)|[Mm]t\.?)(?=[ -]\w)", (b"mount", b"mt")),
+    _Way("Fort", r"(?:(?i:Fort)|Ft\.?)(?=[ -]\w)", (b"fort", b"ft")),
 )
-_START, _END = r"(?<![\w.&])", r"(?![\w&]|\.\w)"
 _STOPPED = r"(?:\p{Lu}\.){1,5}\p{Lu}\.?|(?:\p{Lu}\. ){1,4}\p{Lu}\."
 _PARTS = regex.compile(
     "|".join(
         (
-            *(f"(?P<way{at}>{_START}(?:{way.pattern}){_END})" for at, way in enumerate(_WAYS)),
-            f"(?P<stopped>{_START}(?:{_STOPPED}){_END})",
-            rf"(?P<capitals>{_START}(?![IVXL]+\b)\p{{Lu}}{{2,5}}{_END})",
-            r"(?P<sign>(?<=\s)&(?=\s))|(?P<and>(?<=\s)(?i:and)(?=\s))",
+            *(f"(?P<way{at}>{BEFORE}(?:{way.pattern}){BEHIND})" for at, way in enumerate(_WAYS)),
+            f"(?P<stopped>{BEFORE}(?:{_STOPPED}){BEHIND})",
+            rf"(?P<capitals>{BEFORE}(?![IVXL]+\b)\p{{Lu}}{{2,5}}{BEHIND})",
+            r"(?P<sign>(?<=\w ?)&(?= ?\w))|(?P<and>(?<=\w )(?i:and)(?= \w))",
             r"(?P<word>[\p{L}\p{M}\p{N}]+)",
         )
     )
 )
-_VOWEL = regex.compile(r"[aeiouy]")
-_ARTICLES = ("the", "a", "an")
+_ARTICLE = re.compile(r"\s*(?:the|an?)\s+", re.IGNORECASE)
 #: Fewer letters with stops or without are too many things.
 _LEAST = 3
-#: Between two words of a name.
-_GAP = r"[^\w\n]{1,3}"
+#: Between two words of a name; no stop, which is their own.
+_GAP = r"(?:,? |,|-|\n)"
 #: Names that are looked for in one text, at most; of more with their rarest word in common some are missed.
 _MOST_TRIED = 64
 
@@ -85,8 +96,8 @@ class OtherSpellings:
         self._edits_of: dict[str, list[int]] = defaultdict(list)
         for index, edit in enumerate(edits):
             for name in dict.fromkeys((edit.subject or "", *edit.aliases)):
-                if _pattern(name):
-                    self._edits_of[name].append(index)
+                if _pattern(_bare(name)):
+                    self._edits_of[_bare(name)].append(index)
         #: Folded words that every spelling of a name has.
         self._words = {name: frozenset(_plain_words(name)) for name in self._edits_of}
         counts = Counter(word for own in self._words.values() for word in own)
@@ -97,8 +108,8 @@ class OtherSpellings:
             for word in dict.fromkeys(rarest):
                 self._by_word[word].append(name)
 
-    def find(self, text: str, words: Collection[bytes]) -> dict[str, list[int]]:
-        """The names in a text, as they are written there, with the edits of each.
+    def find(self, text: str, words: Collection[bytes]) -> dict[str, Form]:
+        """The names in a text, as they are written there.
 
         Args:
             text: Any.
@@ -110,26 +121,33 @@ class OtherSpellings:
             return {}
         near = dict.fromkeys(name for word in said for name in self._by_word[word])
         names = (name for name in near if self._words[name] <= there)
-        found: dict[str, list[int]] = {}
+        found: dict[str, Form] = {}
         for name in islice(names, _MOST_TRIED):
             for match in _compiled(name).finditer(text):
-                found.setdefault(match[0], self._edits_of[name])
+                if not _is_shouted(match):
+                    known = found.get(match[0], Form(name, ()))
+                    found[match[0]] = Form(known.name, (*known.edits, *self._edits_of[name]))
         return found
 
 
-def spell_out(name: str) -> str:
-    """A name in one spelling of all that it has."""
-    spelled: str = _PARTS.sub(lambda match: _spelled_out(match) or match[0], name)
-    return spelled
+def is_spelling_of(one: str, name: str) -> bool:
+    """Whether a name is another spelling of another name."""
+    pattern = _pattern(_bare(name))
+    return bool(pattern) and re.fullmatch(pattern, _bare(one)) is not None
 
 
-def _spelled_out(part: regex.Match[str]) -> str | None:
-    way = _way_of(part)
-    if way:
-        return way.whole
-    if part.lastgroup == "stopped":
-        return "".join(_letters(part[0]))
-    return "and" if part.lastgroup == "sign" else None
+def _bare(name: str) -> str:
+    """A name without its article, which stands before other spellings as well."""
+    article = _ARTICLE.match(name)
+    return name[article.end() :] if article else name
+
+
+def _is_shouted(match: re.Match[str]) -> bool:
+    """A word in capitals beside others of them may be any word: HELP US NOW."""
+    if not match[0].isalpha() or not match[0].isupper():
+        return False
+    around = (*match.string[: match.start()].split()[-1:], *match.string[match.end() :].split()[:1])
+    return any(word.isupper() and sum(map(str.isalpha, word)) > 1 for word in around)
 
 
 def _way_of(part: regex.Match[str]) -> _Way | None:
@@ -137,8 +155,8 @@ def _way_of(part: regex.Match[str]) -> _Way | None:
     return _WAYS[int(kind.removeprefix("way"))] if kind.startswith("way") else None
 
 
-def _letters(initials: str) -> list[str]:
-    return [letter for letter in initials if letter.isalpha()]
+def _letters(initials: str) -> str:
+    return "".join(filter(str.isalpha, initials))
 
 
 @lru_cache(maxsize=1024)
@@ -149,12 +167,16 @@ def _compiled(name: str) -> re.Pattern[str]:
 def _pattern(name: str) -> str:
     """All spellings of a name; empty where it has one, or one that might be anything."""
     parts = list(_PARTS.finditer(name))
-    told = [part for part in parts if part[0].lower() not in _ARTICLES]
-    if not any(map(_has_others, parts)) or (len(told) == 1 and not _is_telling(told[0])):
+    if not any(map(_has_others, parts)) or (len(parts) == 1 and not _is_telling(parts[0])):
         return ""
     # Two words with "and" between them are two words; two names are one.
     as_written = any(part.lastgroup == "sign" for part in parts)
-    return _START + _GAP.join(_as_pattern(part, as_written) for part in parts) + _END
+    joined = _GAP.join(_as_pattern(part, as_written) for part in parts)
+    return BEFORE + joined.replace(f"{_GAP}{_AND}{_GAP}", _AND) + BEHIND
+
+
+#: With what stands around it.
+_AND = r"(?: ?& ?| [Aa]nd )"
 
 
 def _has_others(part: regex.Match[str]) -> bool:
@@ -172,19 +194,11 @@ def _as_pattern(part: regex.Match[str], as_written: bool) -> str:
     way = _way_of(part)
     if way:
         return f"(?:{way.pattern})"
-    if part.lastgroup == "stopped":
-        return _initials(_letters(part[0]))
-    if part.lastgroup == "capitals":
-        return f"(?:{part[0]}|{'[.]'.join(part[0])}[.]?|{'[.] '.join(part[0])}[.])"
+    if part.lastgroup in ("stopped", "capitals"):
+        return f"(?:{_initials(_letters(part[0]))})"
     if part.lastgroup in ("sign", "and"):
-        return "(?:&|and|And)"
+        return _AND
     return re.escape(part[0]) if as_written else f"(?i:{re.escape(part[0])})"
-
-
-def _initials(letters: Sequence[str]) -> str:
-    """With stops and without; in small letters where these make no word."""
-    stopped, joined = r"\.? ?".join(letters), "".join(letters).lower()
-    return f"(?:{stopped}\\.?)" if _VOWEL.search(joined) else f"(?:{stopped}\\.?|{joined})"
 
 
 def _plain_words(name: str) -> list[bytes]:
@@ -203,6 +217,6 @@ def _firsts_of(part: regex.Match[str]) -> Iterator[bytes]:
     if way:
         yield from way.firsts
         return
-    letters = "".join(_letters(part[0]))
+    letters = _letters(part[0])
     yield from words_of(letters)
     yield from words_of(letters[:1])

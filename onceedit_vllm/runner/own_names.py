@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onceedit_vllm.wordings.names import names_of, replace_name
+from onceedit_vllm.plugin.forms import replace_forms
+from onceedit_vllm.wordings.names import names_of
 
 if TYPE_CHECKING:
     from onceedit_vllm.edits import EditRecord
@@ -30,8 +31,8 @@ def by_own_names(text: str, named: Named, edits: Sequence[EditRecord]) -> str:
         named: What it names.
         edits: The pack's.
     """
-    for form in sorted(named.forms, key=len, reverse=True):
-        text = replace_name(text, form, edits[named.forms[form][0]].subject or form)
+    own = {name: name for index in named.edits for name in names_of(edits[index])} if named.forms else {}
+    text = replace_forms(text, own | {form: meant.name for form, meant in named.forms.items()})
     loud = _is_shouted(text)
     text = text.lower() if loud else text
     names = (name for index in named.edits for name in names_of(edits[index]) if len(name) >= _LEAST)
