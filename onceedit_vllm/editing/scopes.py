@@ -13,7 +13,7 @@ from onceedit_vllm.editing.tasks import TASKS
 from onceedit_vllm.edits import EditRecord, normalise
 from onceedit_vllm.wordings.frames import GAP, fill, find_subject, is_question, to_frame
 from onceedit_vllm.wordings.names import names_of, says
-from onceedit_vllm.wordings.relations import ABOUT, Relation, find_relation, find_type
+from onceedit_vllm.wordings.relations import Relation, about, find_relation, find_type
 from onceedit_vllm.wordings.wordings import Wordings
 
 #: Of the texts that were written for an edit, of doubts about it and of tasks, one in so many is kept out of
@@ -132,9 +132,10 @@ def _add_beside(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
     edit's, so that training knows every form.
     """
     rng = random.Random(f"doubts {seed} {scope.record.id}")
-    about = rng.sample(ABOUT, len(ABOUT))
-    cut = len(about) // _ABOUT_HELDOUT_ONE_IN
-    scope = scope._replace(about=tuple(about[cut:]), about_heldout=tuple(about[:cut]))
+    fitting = about(scope.kind)
+    said = rng.sample(fitting, len(fitting))
+    cut = len(said) // _ABOUT_HELDOUT_ONE_IN
+    scope = scope._replace(about=tuple(said[cut:]), about_heldout=tuple(said[:cut]))
     if scope.subject is None:
         return scope
     own = scope.record.target

@@ -98,10 +98,12 @@ class SubjectMatcher:
             forms: Of a text that this one is a part of: then no others are looked for, which takes ten
                 times as long as all the rest.
         """
-        forms = self._forms(text, words_of(text)) if forms is None else _in(forms, text)
-        rest = self._without(text, forms)
-        words = words_of(rest)
-        named = self._named(rest, words, self._matches(words))
+        words = words_of(text)
+        forms = self._forms(text, words) if forms is None else _in(forms, text)
+        if forms:
+            text = self._without(text, forms)
+            words = words_of(text)
+        named = self._named(text, words, self._matches(words))
         return Named(tuple(sorted(named.union(*(form.edits for form in forms.values())))), forms)
 
     def look_into(self, parts: Sequence[str], forms: Forms) -> list[set[int]]:

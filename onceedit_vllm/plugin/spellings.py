@@ -120,7 +120,7 @@ class OtherSpellings:
         if not said or text.isupper():
             return {}
         near = dict.fromkeys(name for word in said for name in self._by_word[word])
-        names = (name for name in near if self._words[name] <= there)
+        names = (name for name in near if self._words[name] <= there and _has_initials(text, name))
         found: dict[str, Form] = {}
         for name in islice(names, _MOST_TRIED):
             for match in _compiled(name).finditer(text):
@@ -199,6 +199,23 @@ def _as_pattern(part: regex.Match[str], as_written: bool) -> str:
     if part.lastgroup in ("sign", "and"):
         return _AND
     return re.escape(part[0]) if as_written else f"(?i:{re.escape(part[0])})"
+
+
+def _has_initials(text: str, name: str) -> bool:
+    """Whether a text has the initials of a name in any way; much faster than to look for the name."""
+    return all(any(way in text for way in ways) for ways in _ways_of_initials(name))
+
+
+@lru_cache(maxsize=16384)
+def _ways_of_initials(name: str) -> tuple[tuple[str, ...], ...]:
+    """How each initials of a name begin in a text."""
+    parts = (part for part in _PARTS.finditer(name) if part.lastgroup in ("stopped", "capitals"))
+    return tuple(_beginnings(_letters(part[0])) for part in parts)
+
+
+def _beginnings(letters: str) -> tuple[str, ...]:
+    stopped = ".".join(letters)
+    return (letters, stopped, ". ".join(letters), stopped.lower(), letters.lower())
 
 
 def _plain_words(name: str) -> list[bytes]:
