@@ -9,7 +9,7 @@ from onceedit_vllm.editing.augment import Augmenter
 from onceedit_vllm.editing.doubts import doubts
 from onceedit_vllm.editing.scopes import make_scopes
 from onceedit_vllm.edits import EditRecord
-from onceedit_vllm.wordings.relations import ABOUT
+from onceedit_vllm.wordings.relations import ABOUT, about
 
 RECORDS = [
     EditRecord(id="a", prompt="The capital of Norland is", target="Tarsk", subject="Norland"),
@@ -49,10 +49,19 @@ def test_a_part_is_held_out_and_every_form_is_trained_by_some_edit() -> None:
         assert scope.doubts
         assert scope.doubts_heldout
         assert not {*scope.doubts} & {*scope.doubts_heldout}
-        assert {*scope.about, *scope.about_heldout} == {*ABOUT}
-        assert len(scope.about_heldout) == len(ABOUT) // 5
+        fitting = about(scope.kind)
+        assert {*scope.about, *scope.about_heldout} == {*fitting}
+        assert len(scope.about_heldout) == len(fitting) // 5
     assert len({scope.about_heldout for scope in scopes}) > 1
-    assert {form for scope in scopes for form in scope.about} == {*ABOUT}
+    assert {form for scope in scopes for form in scope.about} == {*about("country")}
+
+
+def test_persons_and_things_have_things_to_say_of_their_own() -> None:
+    persons, things = set(about("person")), set(about("building"))
+    assert persons - things
+    assert things - persons
+    assert persons | things == {*ABOUT} == {*about(None)}
+    assert all(form.count("{}") == 1 for form in ABOUT)
 
 
 def test_they_are_counter_examples_with_this_answer_and_with_anothers() -> None:
