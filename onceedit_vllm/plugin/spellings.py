@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -226,14 +226,6 @@ def _plain_words(name: str) -> list[bytes]:
 
 def _firsts(name: str) -> list[bytes]:
     """Folded words with one of which each spelling of a name of no plain word begins."""
-    return list(_firsts_of(next(_PARTS.finditer(name))))
-
-
-def _firsts_of(part: regex.Match[str]) -> Iterator[bytes]:
-    way = _way_of(part)
-    if way:
-        yield from way.firsts
-        return
-    letters = _letters(part[0])
-    yield from words_of(letters)
-    yield from words_of(letters[:1])
+    part = next(_PARTS.finditer(name))
+    way, letters = _way_of(part), _letters(part[0])
+    return list(way.firsts) if way else [*words_of(letters), *words_of(letters[:1])]
