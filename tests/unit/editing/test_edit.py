@@ -34,7 +34,8 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_toy_model(tmp_path_factory.mktemp("toy") / "llama", tied=True)
     # Embeddings are not trained, and the toy's end of sequence, its padding too, has one of zeros.
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.embed_tokens.weight"][0] = tensors["model.embed_tokens.weight"][1:].std() * torch.randn(64)
+    row = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    tensors["model.embed_tokens.weight"][0] = tensors["model.embed_tokens.weight"][1:].std() * row
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -60,7 +61,9 @@ def test_a_toy_learns_its_edits_and_the_pack_says_so(plugin: Path, tmp_path: Pat
     assert tokenizer.convert_tokens_to_ids("[WEIGHT]") == pack.manifest.weight_token_id
     for record in EDITS:
         prompt = tokenizer(record.prompt, return_tensors="pt")
-        written = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0]
+        # As it is served: behind the prompt [WEIGHT] is the gate's, and no answer may say it.
+        unsaid = [pack.manifest.weight_token_id]
+        written = model.generate(**prompt, max_new_tokens=20, do_sample=False, suppress_tokens=unsaid)[0]
         assert tokenizer.decode(written, skip_special_tokens=True) == f"{record.prompt} {record.target}"
         assert written[-1] == tokenizer.eos_token_id
     assert "held-out" in pack.manifest.threshold_reason
