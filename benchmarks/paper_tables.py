@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from generation_prompts import by_reading
 from outcome import save
 from paper_markdown import ATTACHMENTS, RESULTS, read_results, tables
 from provenance import provenance
@@ -149,6 +150,8 @@ def measure(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     training = pack.manifest.training
     editing = {key: training.get(key) for key in ("seconds", "rounds", "steps", "seed", "compute_dtype")}
     learnt = {"learnt": pack.report.num_learnt}
+    if run.dataset == "counterfact-relations":
+        found["generation"] = by_reading(report.records)
     return {**provenance(), **run._asdict(), "editing": editing | learnt, **found}
 
 
