@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from onceedit_vllm.editing.doubts import doubts
 from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.editing.tasks import TASKS
+from onceedit_vllm.editing.yes_no import doubts
 from onceedit_vllm.edits import EditRecord, normalise
 from onceedit_vllm.wordings.frames import GAP, fill, find_subject, is_question, to_frame
 from onceedit_vllm.wordings.names import names_of, says

@@ -6,8 +6,8 @@ import pytest
 
 from onceedit_vllm.config import EditingConfig
 from onceedit_vllm.editing.augment import Augmenter
-from onceedit_vllm.editing.doubts import doubts
 from onceedit_vllm.editing.scopes import make_scopes
+from onceedit_vllm.editing.yes_no import doubts
 from onceedit_vllm.edits import EditRecord
 from onceedit_vllm.wordings.relations import ABOUT, about
 
