@@ -210,3 +210,24 @@ def test_a_pack_of_other_edits_is_refused(
     done = run(work, llm_dir, pack_dir, other, "--json", out / "refused.json")
     assert done.returncode == 2
     assert "has an edit of none of its 1 records" in done.stderr.replace("\n", " ")
+
+
+def test_unrelated_prompts_are_the_llms_own(
+    work: Path, llm_dir: Path, pack_dir: Path, tmp_path: Path
+) -> None:
+    """The benchmark's whole path, on toys."""
+    lines = [{"prompt": f"The colour of {name} is", "subject": name} for name in ("Zeb", "Yor", "Quill")]
+    (tmp_path / "counterfact_train_2000.json").write_text(json.dumps(lines), encoding="utf-8")
+    script = Path(__file__).parents[2] / "benchmarks" / "unrelated.py"
+    command = (
+        sys.executable, script, "--data", tmp_path, "--pack", pack_dir, "--llm", llm_dir,
+        "--work", tmp_path / "asked", "--out", tmp_path / "result.json",
+    )  # fmt: skip
+    environment = {**runner_environment("v1"), "ONCEEDIT_CACHE": str(work / "eval-cache")}
+    done = subprocess.run(
+        [*map(str, command)], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "changed: wanted 0, reached 0" in done.stdout
+    found = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert [found[what] for what in ("prompts", "in_scope", "gated", "changed")] == [3, 0, 0, 0]
