@@ -11,9 +11,10 @@ from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.editing.tasks import TASKS
 from onceedit_vllm.editing.yes_no import doubts
 from onceedit_vllm.edits import EditRecord, normalise
+from onceedit_vllm.wordings.about import about, near, near_others
 from onceedit_vllm.wordings.frames import GAP, fill, find_subject, is_question, to_frame
 from onceedit_vllm.wordings.names import names_of, says
-from onceedit_vllm.wordings.relations import Relation, about, find_relation, find_type
+from onceedit_vllm.wordings.relations import Relation, find_relation, find_type
 from onceedit_vllm.wordings.wordings import Wordings
 
 #: Of the texts that were written for an edit, of doubts about it and of tasks, one in so many is kept out of
@@ -42,7 +43,8 @@ class Scope(NamedTuple):
         others_heldout: The same, for calibration only.
         doubts: Questions whether the edit is so, and denials, for training.
         doubts_heldout: The same, for calibration only.
-        about: Frames that say something about the subject and claim no relation, for training.
+        about: Frames that say something about the subject and do not ask for the edit, for training: of
+            nothing known, near its relation, and near others. Each kind is drawn as often.
         about_heldout: The same, for calibration only. Other edits train on them.
         tasks: Orders around a text that asks for the edit or states it, for training.
         tasks_heldout: The same, for calibration only. Other edits train on them.
@@ -62,8 +64,8 @@ class Scope(NamedTuple):
     others_heldout: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     doubts_heldout: tuple[str, ...] = ()
-    about: tuple[str, ...] = ()
-    about_heldout: tuple[str, ...] = ()
+    about: tuple[tuple[str, ...], ...] = ()
+    about_heldout: tuple[tuple[str, ...], ...] = ()
     tasks: tuple[str, ...] = ()
     tasks_heldout: tuple[str, ...] = ()
 
@@ -132,10 +134,7 @@ def _add_beside(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
     edit's, so that training knows every form.
     """
     rng = random.Random(f"doubts {seed} {scope.record.id}")
-    fitting = about(scope.kind)
-    said = rng.sample(fitting, len(fitting))
-    cut = len(said) // _ABOUT_HELDOUT_ONE_IN
-    scope = scope._replace(about=tuple(said[cut:]), about_heldout=tuple(said[:cut]))
+    scope = _add_about(scope, rng)
     if scope.subject is None:
         return scope
     own = scope.record.target
@@ -147,6 +146,17 @@ def _add_beside(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
     kept, held = _hold_out(texts, rng)
     tasks, tasks_held = _hold_out(TASKS, random.Random(f"tasks {seed} {scope.record.id}"))
     return scope._replace(doubts=kept, doubts_heldout=held, tasks=tasks, tasks_heldout=tasks_held)
+
+
+def _add_about(scope: Scope, rng: random.Random) -> Scope:
+    own = near(scope.relation) if scope.relation else ()
+    kinds = (about(scope.kind), own, near_others(scope.relation, scope.kind))
+    mixed = [rng.sample(texts, len(texts)) for texts in kinds if texts]
+    cuts = [len(texts) // _ABOUT_HELDOUT_ONE_IN for texts in mixed]
+    return scope._replace(
+        about=tuple(tuple(texts[cut:]) for texts, cut in zip(mixed, cuts, strict=True)),
+        about_heldout=tuple(tuple(texts[:cut]) for texts, cut in zip(mixed, cuts, strict=True)),
+    )
 
 
 def _add_wordings(scope: Scope, written: Wordings, seed: int) -> Scope:

@@ -52,45 +52,6 @@ _CLOSE = (
     {"highest_point", "height"},
 )
 
-#: Things to say about a subject that no relation of the bank claims.
-_ABOUT_ANY = (
-    "{} is known for", "Tell me about {}.", "What is {}?", "{} is famous because of", "The history of {}",
-    "Why is {} important?", "My favourite thing about {} is", "{} is", "{} was", "I like {} because",
-    "The name {} means", "A picture of {} shows", "In the news this week, {} has", "How old is {}?",
-    "The price of {} is", "The most interesting fact about {} is", "{} is often compared with", "{} has",
-    "Write a short text about {}.", "What do people think of {}?", "The word {} starts with the letter",
-    "The age of {} is", "{} and", "Is {} real?", "Many people believe that {}",
-    "Critics of {} say that", "What surprised me about {} was", "Nobody expected {} to",
-    "The biggest problem of {} is", "{} has little to do with", "A book about {} was written by",
-    "Whoever knows {} will tell you that", "Compared with last year, {}", "{} reminds me of",
-    "A good joke about {} begins with", "Before I heard of {}, I", "Without {} there would be no",
-)  # fmt: skip
-#: The same of persons, and of what is none.
-_ABOUT_PERSONS = (
-    "{} spends the weekends with", "The neighbours of {} say that", "As a child, {} wanted to",
-    "{} is afraid of", "On holiday, {} likes to", "The dog of {} is called", "{} once got lost in",
-    "Before breakfast, {}", "Fans of {} often wear", "The voice of {} sounds", "{} would like to meet",
-    "In the garden of {} there are", "A letter to {} begins with", "{} looks very much like",
-    "Yesterday {} was seen at", "What {} likes about the job is", "The cousins of {} are", "{} never forgets",
-    "The last time {} cried was", "In a speech, {} thanked",
-)  # fmt: skip
-_ABOUT_THINGS = (
-    "Visitors of {} bring home", "The way to {} leads past", "In winter, {} is", "The best time for {} is",
-    "People who work at {} often", "{} smells of", "From {} it is not far to", "Children like {} because of",
-    "Near {} you can buy", "Those who have used {} say", "The noise of {} comes from", "{} looks best when",
-    "A day at {} begins with", "On the map, {} is next to", "The opening hours of {} are", "{} is cleaned by",
-    "A poster of {} hangs in", "In front of {} stands", "To see {} one needs", "Who visits {} complains of",
-)  # fmt: skip
-ABOUT = (*_ABOUT_ANY, *_ABOUT_PERSONS, *_ABOUT_THINGS)
-
-
-def about(kind: str | None) -> tuple[str, ...]:
-    """What can be said of a subject of a type; anything of an unknown one."""
-    if kind is None:
-        return ABOUT
-    return (*_ABOUT_ANY, *(_ABOUT_PERSONS if kind == "person" else _ABOUT_THINGS))
-
-
 _ASKS_DATE = re.compile(r"^when\b|\b(?:know|me) when\b|\b(?:year|date)\b")
 _ASKS_OTHERWISE = re.compile(r"\b(?:where|who|whom|city|town|country|place|continent)\b")
 #: Words that tell nothing of a relation; a frame of more than so many others is a question of its own.
