@@ -28,6 +28,7 @@ def near(relation: Relation) -> tuple[str, ...]:
     return tuple(_read()["near"].get(relation.name, ()))
 
 
+@cache
 def near_others(relation: Relation | None, kind: str | None) -> tuple[str, ...]:
     """What is near other relations of a type of subject, and does not ask for this one."""
     others = (other for other in relation_bank() if other != relation and _fits(other, kind))
