@@ -305,7 +305,7 @@ class Augmenter:
     def _swap_relation(self, scope: Scope, name: str, rng: random.Random, *, heldout: bool) -> str | None:
         """Another question about the name; training and calibration draw from relations of their own."""
         if rng.random() < 0.4:
-            return _say(rng, rng.choice(scope.about_heldout if heldout else scope.about), name)
+            return _say(rng, scope.about_heldout if heldout else scope.about, name)
         if not heldout and rng.random() < 0.3:
             other = rng.choice(self.scopes)
             if other.frame and not same_relation(other, scope) and not self._is_edited(name, other):

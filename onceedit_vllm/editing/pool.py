@@ -19,7 +19,7 @@ from onceedit_vllm.editing.scopes import Scope, make_scopes
 from onceedit_vllm.editing.tasks import TASKS
 from onceedit_vllm.editing.unrelated import Unrelated, default_unrelated
 from onceedit_vllm.edits import EditRecord
-from onceedit_vllm.wordings.about import all_about
+from onceedit_vllm.wordings.about import about
 from onceedit_vllm.wordings.frames import GAP, to_frame
 from onceedit_vllm.wordings.relations import bank_names, relation_bank
 from onceedit_vllm.wordings.wordings import Wordings
@@ -134,7 +134,7 @@ def _frames(
     records: Sequence[EditRecord], config: EditingConfig, wordings: Sequence[Wordings]
 ) -> Iterator[str]:
     """Every frame, and every text without a subject, that can be drawn for these edits."""
-    yield from all_about()
+    yield from about(None)
     for task in TASKS:
         yield from (part for part in _BORDER.split(task) if GAP not in part)
     for relation in relation_bank():

@@ -11,7 +11,7 @@ from onceedit_vllm.editing.reword import reword
 from onceedit_vllm.editing.tasks import TASKS
 from onceedit_vllm.editing.yes_no import doubts
 from onceedit_vllm.edits import EditRecord, normalise
-from onceedit_vllm.wordings.about import about, near, near_others
+from onceedit_vllm.wordings.about import about
 from onceedit_vllm.wordings.frames import GAP, fill, find_subject, is_question, to_frame
 from onceedit_vllm.wordings.names import names_of, says
 from onceedit_vllm.wordings.relations import Relation, find_relation, find_type
@@ -43,8 +43,7 @@ class Scope(NamedTuple):
         others_heldout: The same, for calibration only.
         doubts: Questions whether the edit is so, and denials, for training.
         doubts_heldout: The same, for calibration only.
-        about: Frames that say something about the subject and do not ask for the edit, for training: of
-            nothing known, near its relation, and near others. Each kind is drawn as often.
+        about: Frames that say something about the subject and claim no relation, for training.
         about_heldout: The same, for calibration only. Other edits train on them.
         tasks: Orders around a text that asks for the edit or states it, for training.
         tasks_heldout: The same, for calibration only. Other edits train on them.
@@ -64,8 +63,8 @@ class Scope(NamedTuple):
     others_heldout: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     doubts_heldout: tuple[str, ...] = ()
-    about: tuple[tuple[str, ...], ...] = ()
-    about_heldout: tuple[tuple[str, ...], ...] = ()
+    about: tuple[str, ...] = ()
+    about_heldout: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     tasks_heldout: tuple[str, ...] = ()
 
@@ -134,7 +133,10 @@ def _add_beside(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
     edit's, so that training knows every form.
     """
     rng = random.Random(f"doubts {seed} {scope.record.id}")
-    scope = _add_about(scope, rng)
+    fitting = about(scope.kind)
+    said = rng.sample(fitting, len(fitting))
+    cut = len(said) // _ABOUT_HELDOUT_ONE_IN
+    scope = scope._replace(about=tuple(said[cut:]), about_heldout=tuple(said[:cut]))
     if scope.subject is None:
         return scope
     own = scope.record.target
@@ -146,17 +148,6 @@ def _add_beside(scope: Scope, answers: Sequence[str], seed: int) -> Scope:
     kept, held = _hold_out(texts, rng)
     tasks, tasks_held = _hold_out(TASKS, random.Random(f"tasks {seed} {scope.record.id}"))
     return scope._replace(doubts=kept, doubts_heldout=held, tasks=tasks, tasks_heldout=tasks_held)
-
-
-def _add_about(scope: Scope, rng: random.Random) -> Scope:
-    own = near(scope.relation) if scope.relation else ()
-    kinds = (about(scope.kind), own, near_others(scope.relation, scope.kind))
-    mixed = [rng.sample(texts, len(texts)) for texts in kinds if texts]
-    cuts = [len(texts) // _ABOUT_HELDOUT_ONE_IN for texts in mixed]
-    return scope._replace(
-        about=tuple(tuple(texts[cut:]) for texts, cut in zip(mixed, cuts, strict=True)),
-        about_heldout=tuple(tuple(texts[:cut]) for texts, cut in zip(mixed, cuts, strict=True)),
-    )
 
 
 def _add_wordings(scope: Scope, written: Wordings, seed: int) -> Scope:

@@ -9,7 +9,7 @@ from onceedit_vllm.editing.augment import Augmenter
 from onceedit_vllm.editing.scopes import make_scopes
 from onceedit_vllm.editing.yes_no import doubts
 from onceedit_vllm.edits import EditRecord
-from onceedit_vllm.wordings.about import about, near, near_others
+from onceedit_vllm.wordings.about import about
 
 RECORDS = [
     EditRecord(id="a", prompt="The capital of Norland is", target="Tarsk", subject="Norland"),
@@ -49,14 +49,11 @@ def test_a_part_is_held_out_and_every_form_is_trained_by_some_edit() -> None:
         assert scope.doubts
         assert scope.doubts_heldout
         assert not {*scope.doubts} & {*scope.doubts_heldout}
-        assert scope.relation
-        kinds = (about(scope.kind), near(scope.relation), near_others(scope.relation, scope.kind))
-        for fitting, kept, held in zip(kinds, scope.about, scope.about_heldout, strict=True):
-            assert {*kept, *held} == {*fitting}
-            assert len(held) == len(fitting) // 5
+        fitting = about(scope.kind)
+        assert {*scope.about, *scope.about_heldout} == {*fitting}
+        assert len(scope.about_heldout) == len(fitting) // 5
     assert len({scope.about_heldout for scope in scopes}) > 1
-    trained = {form for scope in scopes for kept in scope.about for form in kept}
-    assert trained >= {*about("country"), *(near(scopes[0].relation) if scopes[0].relation else ())}
+    assert {form for scope in scopes for form in scope.about} == {*about("country")}
 
 
 def test_they_are_counter_examples_with_this_answer_and_with_anothers() -> None:
