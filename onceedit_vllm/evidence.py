@@ -3,6 +3,7 @@
 [WEIGHT] alone was trained on few wordings, and on others its logit falls off sooner than the answer does.
 But with the subject named it is known which answer there could be, and the same forward pass tells how
 probable the plug-in finds it: the evidence is [WEIGHT]'s logit plus the log-odds of the answer's first token.
+Where the plug-in would begin with another token there is none: it would not give that answer.
 """
 
 from __future__ import annotations
@@ -47,6 +48,19 @@ def weigh(weight_logit: float, probability: float) -> float:
     else:
         odds = max(-_LARGEST, min(_LARGEST, math.log(probability) - math.log1p(-probability)))
     return sigmoid(weight_logit + odds)
+
+
+def weigh_answer(weight_logit: float, beginnings: Sequence[float], top: float) -> float:
+    """The evidence for an edit; 0.0 where the plug-in's likeliest token begins no answer of it.
+
+    Args:
+        weight_logit: Of [WEIGHT] at the end of the prompt.
+        beginnings: Log-probabilities of the tokens that the edit's answer can begin with.
+        top: The largest of all tokens. A NaN in either counts as another token.
+    """
+    if not max(beginnings, default=-math.inf) >= top:
+        return 0.0
+    return weigh(weight_logit, sum(map(math.exp, beginnings)))
 
 
 def weigh_all(weight_logits: Tensor, log_probs: Tensor, beginnings: Tensor) -> Tensor:
@@ -95,6 +109,6 @@ class Evidence:
         tokens = [self._tokens[index] for index in named]
         if math.isnan(weight_logit) or not tokens:
             return 0.0 if math.isnan(weight_logit) else sigmoid(weight_logit)
-        flat = log_probs[[token for each in tokens for token in each]].double().exp().tolist()
-        probabilities = iter(flat)
-        return max(weigh(weight_logit, sum(next(probabilities) for _ in each)) for each in tokens)
+        said = iter(log_probs[[token for each in tokens for token in each]].tolist())
+        top = float(log_probs.max())
+        return max(weigh_answer(weight_logit, [next(said) for _ in each], top) for each in tokens)

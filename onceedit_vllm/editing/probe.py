@@ -11,7 +11,7 @@ from onceedit_vllm.editing.augment import Example
 from onceedit_vllm.editing.batches import Batch, encode_example, in_length_order
 from onceedit_vllm.editing.objective import answer_log_probs, missed_labels, run_forward
 from onceedit_vllm.editing.plugin_model import EditablePlugIn, to_tensors
-from onceedit_vllm.evidence import first_tokens, sigmoid, weigh
+from onceedit_vllm.evidence import first_tokens, sigmoid, weigh_answer
 
 
 class Reading(NamedTuple):
@@ -74,6 +74,7 @@ def _read(plugin: EditablePlugIn, batch: Batch, named: Sequence[tuple[int, ...]]
         logit, next_log_probs = float(forward.gate_logits[row]), forward.log_probs[batch.gate[row]]
         alpha = evidence = sigmoid(logit)
         if tokens:
-            evidence = weigh(logit, float(next_log_probs[list(tokens)].exp().sum()))
+            beginnings = next_log_probs[list(tokens)].tolist()
+            evidence = weigh_answer(logit, beginnings, float(next_log_probs.max()))
         readings.append(Reading(lowest[row], right[row], alpha, evidence))
     return readings

@@ -70,9 +70,15 @@ def test_where_nothing_is_named_weight_speaks_alone() -> None:
 def test_of_several_named_edits_the_likeliest_counts() -> None:
     evidence = Evidence(edits("a", "b", "c"), Letters())
     said = log_probs(0.0, 0.2, 0.7, 0.1)
-    assert evidence.alpha(1.0, said, (0, 1)) == pytest.approx(weigh(1.0, 0.7), abs=1e-6)
-    assert evidence.alpha(1.0, said, (0, 2)) == pytest.approx(weigh(1.0, 0.2), abs=1e-6)
-    assert evidence.alpha(1.0, said, (2,)) == pytest.approx(weigh(1.0, 0.1), abs=1e-6)
+    for named in ((0, 1), (1, 2), (1,)):
+        assert evidence.alpha(1.0, said, named) == pytest.approx(weigh(1.0, 0.7), abs=1e-6)
+
+
+def test_nothing_speaks_for_an_answer_that_the_plugin_would_not_give() -> None:
+    evidence = Evidence(edits("a", "b", "c"), Letters())
+    said = log_probs(0.0, 0.45, 0.5, 0.05)
+    assert [evidence.alpha(9.0, said, named) for named in ((0,), (2,), (0, 2))] == [0.0] * 3
+    assert evidence.alpha(9.0, log_probs(0.0, 0.5, 0.5, 0.0), (0,)) > 0.99
 
 
 def test_an_answer_may_begin_with_a_space_or_without() -> None:
@@ -82,7 +88,7 @@ def test_an_answer_may_begin_with_a_space_or_without() -> None:
 
 def test_an_answer_of_which_nothing_can_be_written_has_no_chance() -> None:
     evidence = Evidence(edits("x"), EncodesNothing())
-    assert evidence.alpha(3.0, log_probs(1.0), (0,)) == weigh(3.0, 0.0)
+    assert evidence.alpha(3.0, log_probs(1.0), (0,)) == 0.0
 
 
 class EncodesNothing:
@@ -98,7 +104,7 @@ def test_without_a_number_from_weight_the_gate_stays_closed(named: tuple[int, ..
 def test_numbers_that_the_plugin_failed_to_make_speak_for_no_edit() -> None:
     evidence = Evidence(edits("a", "b"), Letters())
     broken = torch.full((4,), math.nan)
-    assert evidence.alpha(3.0, broken, (0, 1)) == weigh(3.0, 0.0)
+    assert evidence.alpha(3.0, broken, (0, 1)) == 0.0
 
 
 @pytest.mark.parametrize("target", ["Tarsk", " Tarsk", "Tarsk "])

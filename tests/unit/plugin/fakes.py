@@ -99,7 +99,7 @@ class FakeRuntime:
             if BROKEN in text:
                 raise RuntimeError("out of memory")
             log_probs[i, ANSWER] = math.log(self.answer_probability)
-            log_probs[i, (text[-1] + 1) % VOCAB] = 0.0
+            log_probs[i, (text[-1] + 1) % VOCAB] = math.log1p(-self.answer_probability)
             weights[i] = 5.0 if EDITED in text else -5.0
         return PlugInOutput(log_probs, weights)
 

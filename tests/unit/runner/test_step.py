@@ -486,8 +486,9 @@ def test_where_the_end_is_masked_the_llm_goes_on(runtime):
     assert torch.equal(logits, before)
 
 
-def test_where_a_cut_list_is_not_enough_the_whole_one_is_asked_for(step, monkeypatch):
+def test_where_a_cut_list_is_not_enough_the_whole_one_is_asked_for(step, runtime, monkeypatch):
     """With the real fuser; what the second list leaves out could be as likely as its best."""
+    runtime.answer_probability = 1e-30
     rows = [(0, Row(prompt_ids=[EDITED, 2])), (2, Row(prompt_ids=[EDITED, 3]))]
     plugin: Any = step._plugin
     take = plugin.take
