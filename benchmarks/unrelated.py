@@ -33,7 +33,7 @@ def main() -> int:
     result = provenance() | measure(args)
     save(result, args.out)
     print_targets(Console(), result)
-    return 0
+    return 1 if result["changed"] else 0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,7 +44,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--llm", default="smollm2-135m")
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--out", type=Path, required=True, help="the result's file")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not (args.data / FILE).is_file():
+        parser.error(f"--data {args.data}: holds no {FILE}; name the folder of the data sets")
+    return args
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from generation_prompts import by_reading, key_of, read, readings
+from generation_prompts import READINGS, by_reading, key_of, read, readings
 
 from onceedit_vllm.evaluation.results import QuestionResult, RecordResult
 
@@ -25,6 +26,7 @@ def record(*questions: QuestionResult) -> RecordResult:
 def test_each_reading_is_of_some_prompts_and_says_why() -> None:
     assert set(readings().values()) == {"asks", "else", "disputed"}
     assert len(readings()) == 70
+    assert all(one["why"] for one in json.loads(READINGS.read_text(encoding="utf-8")))
 
 
 def test_a_prompt_is_found_whatever_its_subject() -> None:
